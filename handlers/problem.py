@@ -1,0 +1,42 @@
+"""The one error that users see: RFC 9457 problem details.
+
+Pure values, safe on any thread. Whoever finds a fault raises a Problem with the status a client shall see; each format
+writes it in its own form.
+"""
+
+from __future__ import annotations
+
+from http import HTTPStatus
+from typing import Any
+
+
+class Problem(Exception):
+    """A fault that has an answer: `status` (HTTP), `title` (the kind of fault), `detail` (what is wrong and what to do).
+
+    `reason` is the label under which a failed row is counted. `retry_after` is in seconds.
+    """
+
+    def __init__(
+        self, status: int, detail: str, *, title: str = "", reason: str = "", retry_after: float | None = None
+    ) -> None:
+        super().__init__(detail)
+        self.status = status
+        self.title = title or phrase(status)
+        self.detail = detail
+        self.reason = reason or self.title.lower().replace(" ", "_")
+        self.retry_after = retry_after
+
+    def to_plain(self) -> dict[str, Any]:
+        """The members of application/problem+json, less `type` (about:blank)."""
+        return {"status": self.status, "title": self.title, "detail": self.detail}
+
+    def __repr__(self) -> str:
+        return f"Problem({self.status}, {self.detail!r})"
+
+
+def phrase(status: int) -> str:
+    """The status in words."""
+    try:
+        return HTTPStatus(status).phrase
+    except ValueError:
+        return "Client Closed Request" if status == 499 else f"Status {status}"
