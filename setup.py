@@ -1,7 +1,7 @@
 """Install the five folders at the top of the tree as `rowserve.server`, `rowserve.cache` and so on.
 
-There is no `rowserve` folder: it is a namespace (PEP 420) that exists only once installed, so that nothing called `cache` or
-`server` ever lands in site-packages. Runs on the installer's main thread.
+There is no `rowserve` folder: it is a namespace (PEP 420) that exists only once installed, so that nothing called
+`cache` or `server` ever lands in site-packages. Runs on the installer's main thread.
 """
 
 from pathlib import Path
@@ -43,7 +43,7 @@ DEV = [
 setup(
     name="rowserve",
     version="0.1.0",
-    description="Serve TensorFlow models row by row: one long-lived session, batches across clients, a cache of every answer",
+    description="Serve TensorFlow models row by row: one session, batches across clients, every answer kept",
     long_description=Path(__file__).with_name("README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
     license="Apache-2.0",
@@ -51,7 +51,7 @@ setup(
     python_requires=">=3.11",
     packages=_packages(),
     package_dir={f"rowserve.{folder}": folder for folder in FOLDERS},
-    package_data={package: DATA for package in _packages()},
+    package_data=dict.fromkeys(_packages(), DATA),
     zip_safe=False,
     entry_points={"console_scripts": ["rowserve = rowserve.tools.cli:main"]},
     install_requires=[

@@ -1,6 +1,6 @@
-"""The content-hashed cache of finished rows: keys, records, the stores, the writer, eviction, and the front the server asks.
+"""The content-hashed cache of finished rows: look-ups on the reactor thread, writes on the cache writer thread.
 
-Keys, records and look-ups are pure or read a file for microseconds, so they run on the reactor thread; everything that
-writes runs on the cache writer thread. It may import `graphs.rows` and `graphs.signature`, and nothing else of rowserve; never
-Twisted or TensorFlow, and LMDB only in `lmdb_store`.
+Keys and records are pure; a look-up reads a mapped file for microseconds; whatever writes runs on the one writer
+thread. It may import `graphs.rows` and `graphs.signature`, and nothing else of rowserve; never Twisted or
+TensorFlow, and LMDB only in `lmdb_store`.
 """

@@ -1,5 +1,5 @@
-"""The commands that a person starts, and the builders of the demo models: thin shells over the same pipeline.
+"""The commands that a person starts, on their process's main thread, and the builders of the demo models.
 
-Each command runs on its process's main thread, which is also the reactor thread where a reactor runs. It may import every
-other folder, and nothing imports it.
+The main thread is also the reactor thread where a reactor runs. It may import every other folder, and nothing
+imports it.
 """
