@@ -1,7 +1,7 @@
 """Install the five folders at the top of the tree as `rowserve.server`, `rowserve.cache` and so on.
 
-There is no `rowserve` folder: it is a namespace (PEP 420) that exists only once installed, so that nothing called
-`cache` or `server` ever lands in site-packages. Runs on the installer's main thread.
+There is no `rowserve` folder: it is a namespace (PEP 420) that exists only once installed, so that nothing
+called `cache` or `server` ever lands in site-packages. Runs on the installer's main thread.
 """
 
 from pathlib import Path
