@@ -1,0 +1,196 @@
+"""What the server counts, and how Prometheus reads it, on the reactor thread.
+
+Rows are counted in plain integers on the hot path and only turned into samples at a scrape, so that at every
+scrape asked = hit + collapsed + computed + bypassed + failed + pending.
+"""
+
+from __future__ import annotations
+
+from collections import Counter as Tally
+from typing import TYPE_CHECKING, Any
+
+from prometheus_client import CollectorRegistry, Histogram
+from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
+from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from rowserve.handlers.items import Outcome
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+
+    from rowserve.server.stall import StallGauge
+
+CONTENT_TYPE = CONTENT_TYPE_LATEST
+BATCH_BUCKETS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
+SECONDS_BUCKETS = (0.0001, 0.0003, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30)
+ROW_LABELS = ("model", "version", "protocol")
+REQUEST_LABELS = ("route", "code")
+
+
+class RowCounts:
+    """The rows of one (model, version, protocol). The owner keeps asked = the sum of outcomes + pending.
+
+    `ask(n)` when rows come in, then for each row exactly one `settle`; `hits(n)` does both for rows found in
+    the cache.
+    """
+
+    __slots__ = ("asked", "bypassed", "collapsed", "computed", "failed", "hit", "pending", "reasons")
+
+    def __init__(self) -> None:
+        self.asked = 0
+        self.pending = 0
+        self.hit = 0
+        self.collapsed = 0
+        self.computed = 0
+        self.bypassed = 0
+        self.failed = 0
+        self.reasons: Tally[str] = Tally()
+
+    def ask(self, n: int = 1) -> None:
+        """`n` rows came in; each waits for its `settle`."""
+        self.asked += n
+        self.pending += n
+
+    def hits(self, n: int) -> None:
+        """`n` rows came in and were answered at once from the cache."""
+        self.asked += n
+        self.hit += n
+
+    def settle(self, outcome: Outcome, n: int = 1, reason: str = "") -> None:
+        """`n` pending rows are done. `reason` (a Problem's) names why rows failed."""
+        self.pending -= n
+        name = outcome.value
+        setattr(self, name, getattr(self, name) + n)
+        if outcome is Outcome.FAILED:
+            self.reasons[reason or "error"] += n
+
+    def by_outcome(self) -> Iterator[tuple[str, int]]:
+        """(outcome, rows) for every outcome."""
+        for outcome in Outcome:
+            yield outcome.value, getattr(self, outcome.value)
+
+
+
+
+class Metrics:
+    """All figures of one server, in a registry of its own.
+
+    `queue_rows` and `cache_stats` are called at a scrape, `stall` is read at one. All three may stay unset.
+    """
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        self.queue_rows: Callable[[], int] = lambda: 0
+        self.cache_stats: Callable[[], Any] = lambda: None
+        self.stall: StallGauge | None = None
+        self._rows: dict[tuple[str, str, str], RowCounts] = {}
+        self._requests: dict[tuple[str, int], Histogram] = {}
+        self.batch_rows = self._histogram("batch_rows", "Rows in a session call.", buckets=BATCH_BUCKETS)
+        self.queue_seconds = self._histogram("queue_seconds", "Time a row waited for its session call.")
+        self.graph_seconds = self._histogram("graph_seconds", "Time of a session call.")
+        self.decode_seconds = self._histogram("decode_seconds", "Time of decoding a picture.")
+        self._request_seconds = self._histogram("request_seconds", "Time of a request.", labels=REQUEST_LABELS)
+        self.registry.register(RowCollector(self))
+
+    def _histogram(
+        self, name: str, text: str, labels: Sequence[str] = (), buckets: Sequence[float] = SECONDS_BUCKETS
+    ) -> Histogram:
+        return Histogram(f"rowserve_{name}", text, labels, buckets=buckets, registry=self.registry)
+
+    def rows(self, model: str, version: int | str, protocol: str) -> RowCounts:
+        """The counts of this model version and protocol: keep the object, counting into it is cheap."""
+        key = (model, str(version), protocol)
+        counts = self._rows.get(key)
+        if counts is None:
+            counts = self._rows[key] = RowCounts()
+        return counts
+
+    def all_rows(self) -> Iterable[tuple[tuple[str, str, str], RowCounts]]:
+        """Every ((model, version, protocol), counts) there is."""
+        return sorted(self._rows.items(), key=lambda entry: entry[0])
+
+    def request(self, route: str, code: int, seconds: float) -> None:
+        """A request was answered. `route` is a pattern, never a path that a client chose."""
+        child = self._requests.get((route, code))
+        if child is None:
+            child = self._requests[route, code] = self._request_seconds.labels(route, str(code))
+        child.observe(seconds)
+
+    def exposition(self) -> bytes:
+        """Everything in Prometheus' text form, read in one go."""
+        return generate_latest(self.registry)
+
+
+class RowCollector(Collector):
+    """Reads the plain counts of a Metrics at a scrape."""
+
+    def __init__(self, metrics: Metrics) -> None:
+        self._metrics = metrics
+
+    def collect(self) -> Iterator[Metric]:
+        """All families that are kept as plain numbers."""
+        yield from self._row_families()
+        yield gauge("queue_rows", "Rows that wait for a session call.", self._metrics.queue_rows())
+        if self._metrics.stall is not None:
+            text = "Longest stall of the reactor since the last scrape."
+            yield gauge("reactor_stall_seconds", text, self._metrics.stall.take_longest())
+        stats = self._metrics.cache_stats()
+        if stats is not None:
+            yield from cache_families(stats)
+
+    def _row_families(self) -> Iterator[Metric]:
+        asked = CounterMetricFamily("rowserve_rows_asked", "Rows that came in.", labels=ROW_LABELS)
+        outcome_labels = (*ROW_LABELS, "outcome")
+        rows = CounterMetricFamily("rowserve_rows", "Rows answered, by outcome.", labels=outcome_labels)
+        pending = GaugeMetricFamily("rowserve_rows_pending", "Rows not answered yet.", labels=ROW_LABELS)
+        reasons: Tally[str] = Tally()
+        for key, counts in self._metrics.all_rows():
+            asked.add_metric(key, counts.asked)
+            pending.add_metric(key, counts.pending)
+            for outcome, number in counts.by_outcome():
+                rows.add_metric((*key, outcome), number)
+            reasons.update(counts.reasons)
+        yield from (asked, rows, pending)
+        yield counter("rows_failed", "Rows that failed, by reason.", "reason", dict(sorted(reasons.items())))
+
+
+def gauge(name: str, text: str, value: float) -> GaugeMetricFamily:
+    """A gauge without labels."""
+    return GaugeMetricFamily(f"rowserve_{name}", text, value=value)
+
+
+def counter(name: str, text: str, label: str, values: Mapping[str, float]) -> CounterMetricFamily:
+    """A counter by one label."""
+    family = CounterMetricFamily(f"rowserve_{name}", text, labels=(label,))
+    for key, value in values.items():
+        family.add_metric((key,), value)
+    return family
+
+
+CACHE_WRITES = ("committed", "dropped", "failed")
+CACHE_COUNTERS = {
+    "bad_checksums": "Stored rows that did not match their checksum.",
+    "errors": "Errors of the store.",
+    "evicted": "Rows evicted.",
+}
+
+
+def cache_families(stats: Any) -> Iterator[Metric]:
+    """The cache's figures; whatever its stats do not carry is left out."""
+    yield gauge("cache_rows", "Rows in the cache.", getattr(stats, "rows", 0))
+    yield gauge("cache_bytes", "Bytes of the cache's file in use.", getattr(stats, "bytes", 0))
+    writes = {name: getattr(stats, name, None) for name in CACHE_WRITES}
+    known = {name: number for name, number in writes.items() if number is not None}
+    yield counter("cache_writes", "Rows handed to the cache, by what became of them.", "outcome", known)
+    for name, text in CACHE_COUNTERS.items():
+        number = getattr(stats, name, None)
+        if number is not None:
+            yield CounterMetricFamily(f"rowserve_cache_{name}", text, value=number)
+    state = getattr(stats, "state", None)
+    if state is not None:
+        # "failing: why": the why is for the log; a label's values must be few, so it takes the word alone.
+        text = "1 for the state the cache is in."
+        family = GaugeMetricFamily("rowserve_cache_state", text, labels=("state",))
+        family.add_metric((str(state).split(":", 1)[0],), 1)
+        yield family
