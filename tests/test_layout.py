@@ -1,0 +1,253 @@
+"""The shape of the tree: what a wheel installs, which way imports point, and what no module may do."""
+
+from __future__ import annotations
+
+import ast
+import re
+import subprocess
+import sys
+import tarfile
+import zipfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from shutil import copy, copytree, ignore_patterns
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+FOLDERS = ("server", "cache", "graphs", "handlers", "tools")
+
+VALUES = {"graphs.rows", "graphs.signature"}
+MAY_IMPORT = {
+    "tools": {"tools", "server", "handlers", "cache", "graphs"},
+    "server": {"server", "handlers", "cache", "graphs"},
+    "handlers": {"handlers", *VALUES},
+    "cache": {"cache", *VALUES},
+    "graphs": {"graphs"},
+}
+# Who may import a package; no other file may. An entry is a file or, with a slash at its end, a folder.
+ONLY_IN = {
+    "lmdb": {"cache/lmdb_store.py"},
+    "tensorflow": {"graphs/", "tools/efficientnet.py", "tools/digits.py"},
+    "keras": {"tools/digits.py"},
+    "twisted": {"server/", "graphs/thread.py", "tools/"},
+    "klein": {"server/"},
+    "treq": {"server/", "tools/"},
+    # The demo's weights come as a PyTorch state dict, which is a pickle; its reader allows a few names only.
+    "pickle": {"tools/torch_weights.py"},
+    **{package: set() for package in ("marshal", "shelve", "dill", "cloudpickle", "joblib", "torch")},
+    **{package: set() for package in ("tests", "benchmarks")},
+}
+# Plain values and functions without input or output: a test, a tool or another server can drive them.
+PURE = {"handlers/", "cache/keys.py", "cache/record.py", "graphs/rows.py", "graphs/signature.py"}
+IMPURE = {"twisted", "klein", "treq", "lmdb", "tensorflow", "socket", "threading", "asyncio", "subprocess"}
+MAINS = {"server/__main__.py", "tools/"}
+LONGEST = 300
+# These two names are the design's; no other file may have that of a standard or third-party module.
+SHADOWS = {"site", "multipart"}
+VAGUE = {"utils", "util", "helpers", "manager", "base", "common", "misc"}
+
+
+@dataclass(frozen=True)
+class Import:
+    """One import: its full dotted name, its line, and whether importing the module that holds it runs it."""
+
+    name: str
+    line: int
+    eager: bool
+
+    def of(self, package: str) -> bool:
+        return self.name == package or self.name.startswith(package + ".")
+
+
+def _modules() -> list[str]:
+    return sorted(str(p.relative_to(ROOT)) for folder in FOLDERS for p in (ROOT / folder).rglob("*.py"))
+
+
+MODULES = _modules()
+each_module = pytest.mark.parametrize("module", MODULES)
+
+
+@cache
+def _tree(module: str) -> ast.Module:
+    return ast.parse((ROOT / module).read_text(encoding="utf-8"), module)
+
+
+def _walk(node: ast.AST, *, eager: bool = True) -> Iterator[tuple[ast.AST, bool]]:
+    """Every node, and whether it runs when its module is imported."""
+    for child in ast.iter_child_nodes(node):
+        yield child, eager
+        if isinstance(child, ast.If) and "TYPE_CHECKING" in ast.unparse(child.test):
+            for part in child.body:
+                yield part, False
+                yield from _walk(part, eager=False)
+            for part in child.orelse:
+                yield part, eager
+                yield from _walk(part, eager=eager)
+        else:
+            inner = isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)
+            yield from _walk(child, eager=eager and not inner)
+
+
+@cache
+def _imports(module: str) -> tuple[Import, ...]:
+    found = []
+    for node, eager in _walk(_tree(module)):
+        if isinstance(node, ast.Import):
+            found += [Import(alias.name, node.lineno, eager) for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            start = "." * node.level + (node.module or "")
+            found += [Import(f"{start}.{alias.name}", node.lineno, eager) for alias in node.names]
+        elif isinstance(node, ast.Call) and ast.unparse(node.func).endswith("import_module"):
+            named = node.args[0] if node.args else None
+            name = named.value if isinstance(named, ast.Constant) else "?"
+            found.append(Import(str(name), node.lineno, eager))
+    return tuple(found)
+
+
+def _among(module: str, places: set[str]) -> bool:
+    return any(module.startswith(place) if place.endswith("/") else module == place for place in places)
+
+
+def _imports_eagerly(module: str, names: list[str]) -> bool:
+    return any(imported.eager and imported.of(name) for imported in _imports(module) for name in names)
+
+
+def _at(module: str, imported: Import) -> str:
+    return f"{module}:{imported.line} imports {imported.name}"
+
+
+# What is installed
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the wheel and the sdist of this tree, built from a copy of it to keep it clean."""
+    tree = tmp_path_factory.mktemp("tree")
+    for folder in (*FOLDERS, "tests"):
+        copytree(ROOT / folder, tree / folder, ignore=ignore_patterns("__pycache__"))
+    for file in ("setup.py", "pyproject.toml", "MANIFEST.in", "README.md", "LICENSE", "Makefile", "tox.ini"):
+        copy(ROOT / file, tree / file)
+    out = tmp_path_factory.mktemp("dist")
+    code = f"from setuptools import build_meta as b; b.build_wheel({str(out)!r}); b.build_sdist({str(out)!r})"
+    made = subprocess.run([sys.executable, "-c", code], cwd=tree, capture_output=True, text=True, check=False)
+    assert made.returncode == 0, made.stderr
+    return out
+
+
+def test_a_wheel_installs_rowserve_and_nothing_else(built: Path) -> None:
+    names = zipfile.ZipFile(next(built.glob("*.whl"))).namelist()
+    tops = {name.split("/")[0] for name in names}
+    assert all(top == "rowserve" or re.fullmatch(r"rowserve-[\d.]+\.dist-info", top) for top in tops), tops
+    for module in MODULES:
+        assert f"rowserve/{module}" in names
+    for folder in FOLDERS:
+        assert f"rowserve/{folder}/py.typed" in names
+    assert "rowserve/__init__.py" not in names
+
+
+def test_an_sdist_holds_what_a_build_and_a_test_need(built: Path) -> None:
+    with tarfile.open(next(built.glob("*.tar.gz"))) as sdist:
+        names = {name.partition("/")[2] for name in sdist.getnames()}
+    wanted = {"setup.py", "pyproject.toml", "LICENSE", "Makefile", "tox.ini", "tests/test_layout.py"}
+    assert wanted | set(MODULES) | {f"{folder}/py.typed" for folder in FOLDERS} <= names
+    assert not [name for name in names if name.startswith(".types")]
+
+
+def test_the_type_checkers_links_name_the_folders() -> None:
+    links = sorted((ROOT / ".types" / "rowserve").iterdir())
+    assert {link.name: str(link.readlink()) for link in links} == {f: f"../../{f}" for f in FOLDERS}
+
+
+@pytest.mark.parametrize("folder", FOLDERS)
+def test_a_folder_is_typed_and_its_init_is_only_a_docstring(folder: str) -> None:
+    assert (ROOT / folder / "py.typed").read_bytes() == b""
+    body = _tree(f"{folder}/__init__.py").body
+    assert len(body) == 1
+    assert ast.get_docstring(_tree(f"{folder}/__init__.py"))
+
+
+def test_there_is_no_package_at_the_root_or_under_tests() -> None:
+    assert not (ROOT / "__init__.py").exists()
+    assert not (ROOT / "rowserve").exists()
+    assert not list((ROOT / "tests").rglob("__init__.py"))
+
+
+# Which way imports point
+
+
+@each_module
+def test_imports_point_one_way(module: str) -> None:
+    allowed = {f"rowserve.{name}" for name in MAY_IMPORT[module.split("/")[0]]}
+    for imported in _imports(module):
+        assert not imported.name.startswith("."), _at(module, imported)
+        assert not any(imported.of(folder) for folder in FOLDERS), _at(module, imported)
+        if imported.of("rowserve"):
+            assert any(imported.of(name) for name in allowed), _at(module, imported)
+
+
+@each_module
+def test_a_package_is_imported_only_where_it_is_someones_job(module: str) -> None:
+    for imported in _imports(module):
+        for package, places in ONLY_IN.items():
+            assert not imported.of(package) or _among(module, places), _at(module, imported)
+        if _among(module, PURE):
+            assert imported.name.split(".")[0] not in IMPURE, _at(module, imported)
+
+
+@each_module
+def test_only_the_mains_import_the_global_reactor(module: str) -> None:
+    for imported in _imports(module):
+        if imported.of("twisted.internet.reactor"):
+            assert _among(module, MAINS), _at(module, imported)
+            assert not imported.eager, _at(module, imported)
+
+
+def test_tensorflow_is_never_imported_by_importing_something_else() -> None:
+    heavy: set[str] = set()
+    names = ["tensorflow", "keras"]
+    while more := {m for m in MODULES if _imports_eagerly(m, names)} - heavy:
+        heavy |= more
+        names = ["rowserve." + m.removesuffix(".py").removesuffix("/__init__").replace("/", ".") for m in heavy]
+    assert {m for m in heavy if not _among(m, ONLY_IN["tensorflow"])} == set()
+
+
+@pytest.mark.skipif("tools/cli.py" not in MODULES, reason="there is no command line yet")
+def test_the_command_line_answers_without_tensorflow_or_a_reactor() -> None:
+    code = "import sys, rowserve.tools.cli; print(*sys.modules)"
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert {"tensorflow", "keras", "twisted.internet.reactor"} & set(ran.stdout.split()) == set()
+
+
+# What no module may do
+
+
+@each_module
+def test_nothing_runs_text_as_code(module: str) -> None:
+    for node, _ in _walk(_tree(module)):
+        if isinstance(node, ast.Call):
+            called = ast.unparse(node.func)
+            at = f"{module}:{node.lineno} calls {called}"
+            assert called not in {"eval", "exec", "compile", "__import__", "os.system", "os.popen"}, at
+            told = {word.arg: ast.unparse(word.value) for word in node.keywords if word.arg}
+            assert told.get("shell", "False") == "False", at
+            assert told.get("allow_pickle", "False") == "False", at
+
+
+@each_module
+def test_a_module_says_its_thread_and_keeps_short(module: str) -> None:
+    text = ast.get_docstring(_tree(module)) or ""
+    assert text, f"{module} has no docstring"
+    if not module.startswith("tools/"):
+        assert "thread" in " ".join(text.split("\n\n")[:2]), f"{module}: its docstring names no thread"
+    lines = len((ROOT / module).read_text(encoding="utf-8").splitlines())
+    assert lines <= LONGEST, f"{module} has {lines} lines: split it"
+
+
+@each_module
+def test_a_modules_name_is_a_noun_of_its_own(module: str) -> None:
+    stem = Path(module).stem
+    assert stem not in VAGUE
+    assert stem in SHADOWS or stem not in {*sys.stdlib_module_names, *ONLY_IN, "numpy", "click", "multipart"}
