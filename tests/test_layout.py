@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from shutil import copy, copytree, ignore_patterns
+from shutil import copytree, ignore_patterns
 
 import pytest
 
@@ -45,6 +45,7 @@ PURE = {"handlers/", "cache/keys.py", "cache/record.py", "graphs/rows.py", "grap
 IMPURE = {"twisted", "klein", "treq", "lmdb", "tensorflow", "socket", "threading", "asyncio", "subprocess"}
 MAINS = {"server/__main__.py", "tools/"}
 LONGEST = 300
+NOT_SOURCE = (".git", ".venv", ".tox", ".*_cache", ".hypothesis", "__pycache__", "*.egg-info", "build")
 # These two names are the design's; no other file may have that of a standard or third-party module.
 SHADOWS = {"site", "multipart"}
 VAGUE = {"utils", "util", "helpers", "manager", "base", "common", "misc"}
@@ -111,6 +112,10 @@ def _among(module: str, places: set[str]) -> bool:
     return any(module.startswith(place) if place.endswith("/") else module == place for place in places)
 
 
+def _dotted(module: str) -> str:
+    return "rowserve." + module.removesuffix(".py").removesuffix("/__init__").replace("/", ".")
+
+
 def _imports_eagerly(module: str, names: list[str]) -> bool:
     return any(imported.eager and imported.of(name) for imported in _imports(module) for name in names)
 
@@ -125,11 +130,8 @@ def _at(module: str, imported: Import) -> str:
 @pytest.fixture(scope="module")
 def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the wheel and the sdist of this tree, built from a copy of it to keep it clean."""
-    tree = tmp_path_factory.mktemp("tree")
-    for folder in (*FOLDERS, "tests"):
-        copytree(ROOT / folder, tree / folder, ignore=ignore_patterns("__pycache__"))
-    for file in ("setup.py", "pyproject.toml", "MANIFEST.in", "README.md", "LICENSE", "Makefile", "tox.ini"):
-        copy(ROOT / file, tree / file)
+    tree = tmp_path_factory.mktemp("copy") / "tree"
+    copytree(ROOT, tree, symlinks=True, ignore=ignore_patterns(*NOT_SOURCE))
     out = tmp_path_factory.mktemp("dist")
     code = f"from setuptools import build_meta as b; b.build_wheel({str(out)!r}); b.build_sdist({str(out)!r})"
     made = subprocess.run([sys.executable, "-c", code], cwd=tree, capture_output=True, text=True, check=False)
@@ -210,7 +212,7 @@ def test_tensorflow_is_never_imported_by_importing_something_else() -> None:
     names = ["tensorflow", "keras"]
     while more := {m for m in MODULES if _imports_eagerly(m, names)} - heavy:
         heavy |= more
-        names = ["rowserve." + m.removesuffix(".py").removesuffix("/__init__").replace("/", ".") for m in heavy]
+        names = [_dotted(module) for module in heavy]
     assert {m for m in heavy if not _among(m, ONLY_IN["tensorflow"])} == set()
 
 
