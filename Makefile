@@ -8,6 +8,10 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-com
 # tox.ini lists 3.11 and 3.13: where .venv is made of another one, that one is tested too, so that something always is.
 ENVS = $(shell $(BIN)/python -c 'import sys; v = "py3%d" % sys.version_info[1]; print("" if v in ("py311", "py313") else "-e lint,types,py313,py311," + v)')
 
+# tox looks on PATH; pyenv hides what it holds from there.
+FOUND = $(wildcard $(or $(PYENV_ROOT),$(HOME)/.pyenv)/versions/3.1[13].*/bin/python)
+TOX = $(BIN)/tox run $(addprefix --discover ,$(FOUND))
+
 .DEFAULT_GOAL := help
 .PHONY: help demo test bench clean
 
@@ -18,10 +22,10 @@ demo: $(VENV)/demo.done ## install into .venv and serve EfficientNet-Lite0 on re
 	$(BIN)/rowserve demo $(ARGS)
 
 test: $(VENV)/tox.done ## run lint, types and the whole suite through tox
-	$(BIN)/tox run $(ENVS) $(ARGS)
+	$(TOX) $(ENVS) $(ARGS)
 
 bench: $(VENV)/tox.done ## print the table of figures
-	$(BIN)/tox run -e bench $(ARGS)
+	$(TOX) -e bench $(ARGS)
 
 clean: ## remove what was made here (the caches in your home folder stay)
 	rm -rf $(VENV) .tox build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage htmlcov

@@ -61,6 +61,7 @@ setup(
         "treq>=25.5,<27",
         "lmdb>=2.3,<4",
         "numpy>=2.1,<3",
+        "ml-dtypes>=0.5.1,<1",  # bfloat16 and its like as numpy dtypes
         "blake3>=1.0.5,<2",
         "xxhash>=3.5,<5",
         "Pillow>=12.3,<14",
