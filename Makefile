@@ -6,11 +6,11 @@ BIN := $(VENV)/bin
 # TensorFlow is 24,000 files: without compiling what is never imported an install takes half the time.
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile
 # tox.ini lists 3.11 and 3.13: where .venv is made of another one, that one is tested too, so that something always is.
-ENVS = $(shell $(BIN)/python -c 'import sys; v = "py3%d" % sys.version_info[1]; print("" if v in ("py311", "py313") else "-e lint,types,py313,py311," + v)')
+ENVS = $(shell $(BIN)/python -c 'import sys; v = "py3%d" % sys.version_info[1]; print("" if v in ("py311", "py313") else "-e lint,types,py313,py311," + v)' 2>/dev/null)
 
 # tox looks on PATH; pyenv hides what it holds from there.
 FOUND = $(wildcard $(or $(PYENV_ROOT),$(HOME)/.pyenv)/versions/3.1[13].*/bin/python)
-TOX = $(BIN)/tox run $(addprefix --discover ,$(FOUND))
+TOX = $(BIN)/tox run $(if $(FOUND),--discover $(FOUND))
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test bench clean
