@@ -53,6 +53,25 @@ class Rows:
         return Rows({name: array[start:stop] for name, array in self.arrays.items()}, stop - start, self.static)
 
 
+def gather(places: Sequence[tuple[Rows, int]]) -> Rows:
+    """One Rows out of single rows of many: (rows, index) each. All must share row shapes and static inputs.
+
+    A run of neighbours is taken as a slice; one run alone is not copied.
+    """
+    runs: list[tuple[Rows, int, int]] = []
+    for rows, index in places:
+        if runs and runs[-1][0] is rows and runs[-1][2] == index:
+            runs[-1] = (rows, runs[-1][1], index + 1)
+        else:
+            runs.append((rows, index, index + 1))
+    if len(runs) == 1:
+        rows, start, stop = runs[0]
+        return rows.slice(start, stop)
+    names = places[0][0].arrays
+    arrays = {name: np.concatenate([rows.arrays[name][start:stop] for rows, start, stop in runs]) for name in names}
+    return Rows(arrays, len(places), places[0][0].static)
+
+
 def array_bytes(array: Array) -> int:
     """Bytes an array holds; of an object array, the bytes of its elements."""
     if array.dtype == object:

@@ -1,0 +1,277 @@
+"""Collects missing rows from all requests into batches, hands them to the graph thread and their results back.
+
+Reactor thread; only `run_batch` runs on the graph thread.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Protocol
+
+from rowserve.graphs.errors import GraphFailed
+from rowserve.graphs.isolation import BatchResult, answer_batch
+from rowserve.graphs.rows import Buffer, Rows, gather
+from rowserve.graphs.signature import Signature
+from rowserve.graphs.thread import GraphThread, Session
+from rowserve.handlers.items import Priority
+from rowserve.handlers.problem import Problem
+from rowserve.server.lanes import Lane, Lanes, rank
+
+
+class Asker(Protocol):
+    """A request as the batcher sees it."""
+
+    priority: Priority
+
+    def next_ask(self) -> Ask | None:
+        """Its next row to be queued, None when it has none at the moment. Called when there is room."""
+
+    def answered(self, ask: Ask, packed: Buffer, batch: Batch, first: bool) -> None:
+        """A row's outputs have come; `first` to one of those who waited for it, the others were collapsed into it."""
+
+    def failed(self, ask: Ask, error: BaseException) -> None:
+        """A row has failed, with a GraphError or what kept the graph from running."""
+
+
+@dataclass(slots=True, eq=False)
+class Ask:
+    """One row that one request waits for: row `index` of `rows`, or all of `rows` as one unit where that is None.
+
+    `key` is None where the row joins no twin and is not to be kept. A `fresh` row joins a queued twin, but no running
+    one. `positions` are its places in the request.
+    """
+
+    asker: Asker
+    positions: list[int]
+    signature: Signature
+    rows: Rows
+    index: int | None
+    lane: Lane
+    nbytes: int
+    key: bytes | None = None
+    fresh: bool = False
+    pending: PendingRow | None = None
+
+
+@dataclass(slots=True, eq=False)
+class PendingRow:
+    """A row that is queued or running. `data` is the ask that brought it, `asks` all who wait for it still."""
+
+    data: Ask
+    asks: list[Ask]
+    arrived: float
+    order: int
+    priority: Priority
+    running: bool = False
+
+
+@dataclass(slots=True, eq=False)
+class Batch:
+    """Rows that run in one session call. `queued` is how long its oldest row waited, `ran` how long it ran (seconds)."""
+
+    rows: list[PendingRow]
+    started: float
+    queued: float
+    ran: float = 0.0
+
+
+@dataclass(slots=True)
+class Promise:
+    """Room kept for rows of an admitted request that are not queued yet (pictures still decoding, say)."""
+
+    rows: int
+    bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class BatchLimits:
+    """`max_rows` of a batch; `max_wait` in seconds: how long an idle thread is held for fuller batches, counted from the
+    first row's arrival (0: never); how many rows and bytes may wait in the queue."""
+
+    max_rows: int = 32
+    max_wait: float = 0.0
+    queue_rows: int = 4096
+    queue_bytes: int = 512 << 20
+
+
+class Batcher:
+    """The rows of one model that wait for its graph thread.
+
+    `admit` may refuse a request with Problem 503. An admitted one is fed in pieces as there is room, and each of its rows
+    is answered or failed once, unless it leaves. `computed` hears of every batch once, before those who wait for its rows.
+    """
+
+    def __init__(
+        self,
+        thread: GraphThread,
+        limits: BatchLimits,
+        clock: Any,
+        computed: Callable[[Batch, Sequence[Buffer | BaseException]], None],
+    ) -> None:
+        self.limits = limits
+        self._thread = thread
+        self._clock = clock
+        self._computed = computed
+        self._lanes: Lanes[PendingRow] = Lanes()
+        self._twins: dict[bytes, PendingRow] = {}
+        self._feeding: tuple[OrderedDict[Asker, None], ...] = (OrderedDict(), OrderedDict())
+        self._arrivals = 0
+        self._timer: Any = None
+        self._running = False
+        self.rows = 0
+        self.bytes = 0
+        self._promises: dict[Asker, Promise] = {}
+
+    def admit(self, asker: Asker, rows: int, nbytes: int) -> None:
+        """Promises room for so many rows. Raises Problem 503 where an interactive request finds the queue full.
+
+        A request larger than the whole queue is admitted while anything is free. The promise ends when its rows are
+        queued, or with `leave`.
+        """
+        if asker.priority is Priority.INTERACTIVE:
+            limits = self.limits
+            room = limits.queue_rows - self.rows - sum(promise.rows for promise in self._promises.values())
+            space = limits.queue_bytes - self.bytes - sum(promise.bytes for promise in self._promises.values())
+            too_many = rows > room and (rows <= limits.queue_rows or room <= 0)
+            too_large = nbytes > space and (nbytes <= limits.queue_bytes or space <= 0)
+            if too_many or too_large:
+                raise full(self.rows)
+        self._promises[asker] = Promise(rows, nbytes)
+
+    def feed(self, asker: Asker) -> None:
+        """Queues the asker's rows, now or as there is room."""
+        self._feeding[rank(asker.priority)][asker] = None
+        self._fill()
+        self._pump()
+
+    def leave(self, asker: Asker, asks: Iterable[Ask]) -> None:
+        """The asker waits no longer for these rows, nor for room; a queued row that nobody waits for is forgotten."""
+        self._promises.pop(asker, None)
+        self._feeding[rank(asker.priority)].pop(asker, None)
+        for ask in asks:
+            row, ask.pending = ask.pending, None
+            if row is None:
+                continue
+            row.asks.remove(ask)
+            if row.running:
+                continue
+            if row.asks:
+                self._lanes.move(row, min((other.asker.priority for other in row.asks), key=rank))
+            else:
+                self._lanes.remove(row)
+                self._count(row, -1)
+                self._untwin(row)
+        self._fill()
+        self._pump()
+
+    def _fill(self) -> None:
+        """Queues rows of those who are being fed: interactive ones first; bulk leaves half of the queue to them."""
+        for feeding, part in zip(self._feeding, (1.0, 0.5), strict=True):
+            rows, nbytes = part * self.limits.queue_rows, part * self.limits.queue_bytes
+            while feeding and self.rows < rows and self.bytes < nbytes:
+                asker = next(iter(feeding))
+                if (ask := asker.next_ask()) is None:
+                    feeding.pop(asker, None)
+                else:
+                    self._queue(ask)
+
+    def _queue(self, ask: Ask) -> None:
+        priority = ask.asker.priority
+        self._keep_promise(ask)
+        twin = None if ask.key is None else self._twins.get(ask.key)
+        if twin is not None and not (ask.fresh and twin.running):
+            ask.pending = twin
+            twin.asks.append(ask)
+            if not twin.running and rank(priority) < rank(twin.priority):
+                self._lanes.move(twin, priority)
+            return
+        self._arrivals += 1
+        row = PendingRow(ask, [ask], self._clock.seconds(), self._arrivals, priority)
+        ask.pending = row
+        if ask.key is not None:
+            self._twins[ask.key] = row
+        self._lanes.add(row)
+        self._count(row, +1)
+
+    def _keep_promise(self, ask: Ask) -> None:
+        promise = self._promises.get(ask.asker)
+        if promise is not None:
+            promise.rows -= 1
+            promise.bytes -= ask.nbytes
+            if promise.rows <= 0:
+                del self._promises[ask.asker]
+
+    def _count(self, row: PendingRow, sign: int) -> None:
+        self.rows += sign
+        self.bytes += sign * row.data.nbytes
+
+    def _untwin(self, row: PendingRow) -> None:
+        key = row.data.key
+        if key is not None and self._twins.get(key) is row:
+            del self._twins[key]
+
+    def _pump(self) -> None:
+        """Gives the free thread its next batch, or holds it until the oldest row has waited `max_wait`."""
+        if self._running or not self.rows:
+            return
+        limits = self.limits
+        lane = self._lanes.choose(limits.max_rows)
+        oldest = self._lanes.oldest(lane)
+        limit = 1 if oldest.data.index is None else limits.max_rows
+        now = self._clock.seconds()
+        if limits.max_wait and self._lanes.size(lane) < limit and oldest.arrived + limits.max_wait > now:
+            if self._timer is None or not self._timer.active():
+                self._timer = self._clock.callLater(oldest.arrived + limits.max_wait - now, self._pump)
+            return
+        rows = self._lanes.take(lane, limit)
+        for row in rows:
+            row.running = True
+            self._count(row, -1)
+        self._running = True
+        batch = Batch(rows, now, now - min(row.arrived for row in rows))
+        self._thread.run(
+            partial(run_batch, rows[0].data.signature, [row.data for row in rows]), partial(self._finished, batch)
+        )
+
+    def _finished(self, batch: Batch, result: BatchResult | BaseException) -> None:
+        batch.ran = self._clock.seconds() - batch.started
+        self._running = False
+        self._pump()  # first of all: the graph shall not idle while answers are handed out
+        if isinstance(result, BaseException):
+            packed: Sequence[Buffer | BaseException] = [result] * len(batch.rows)
+        else:
+            packed = result.packed
+        self._computed(batch, packed)
+        for row, outputs in zip(batch.rows, packed, strict=True):
+            self._untwin(row)
+            asks, row.asks = row.asks, []
+            for ask in asks:
+                ask.pending = None
+                if isinstance(outputs, BaseException):
+                    ask.asker.failed(ask, outputs)
+                else:
+                    ask.asker.answered(ask, outputs, batch, ask is asks[0])
+        self._fill()
+        self._pump()
+
+
+def full(rows: int) -> Problem:
+    """The answer to a request that finds the queue full."""
+    return Problem(
+        503, f"the queue is full: {rows} rows wait; try again in a moment", reason="queue_full", retry_after=1
+    )
+
+
+def run_batch(signature: Signature, data: Sequence[Ask], session: Session) -> BatchResult:
+    """Graph thread: stacks the rows and runs them."""
+    if data[0].index is None:
+        rows = data[0].rows
+    else:
+        rows = gather([(ask.rows, ask.index or 0) for ask in data])
+    result = answer_batch(session, signature, rows)
+    if len(result.packed) != len(data):
+        raise GraphFailed(f"the graph answered {len(result.packed)} rows where {len(data)} were asked")
+    return result

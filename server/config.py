@@ -1,0 +1,90 @@
+"""The server's settings: rowserve.toml, and the flags that overrule it. Any thread."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from rowserve.server.card import BadSettings
+from rowserve.server.units import Bytes, Seconds
+
+
+class CacheConfig(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
+    """[cache]: its folder (default: the platform's user cache folder + /rowserve), the cap of its file when that is made, and
+    whether there is one at all."""
+
+    folder: str = ""
+    size: str = "4GiB"
+    enabled: bool = True
+
+    def __post_init__(self) -> None:
+        Bytes.parse(self.size)
+
+
+class Limits(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
+    """[limits]: what a client may ask of the server. Sizes such as "64MiB", durations such as "10s".
+
+    `body`: of a request. `parts`: of a multipart upload. `pixels`: of a picture. `headers`: until they are complete.
+    `idle`: between requests. `body_rate`: bytes a second, on average, from a body's tenth second on.
+    `queue_rows`, `queue_bytes`: what may wait for one model's graph. `stop`: until a graceful stop is cut short.
+    """
+
+    body: str = "64MiB"
+    parts: int = 1000
+    pixels: int = 50_000_000
+    headers: str = "10s"
+    idle: str = "60s"
+    body_rate: int = 1000
+    queue_rows: int = 4096
+    queue_bytes: str = "512MiB"
+    stop: str = "30s"
+
+    def __post_init__(self) -> None:
+        for size in (self.body, self.queue_bytes):
+            Bytes.parse(size)
+        for duration in (self.headers, self.idle, self.stop):
+            Seconds.parse(duration)
+        for name in ("parts", "pixels", "body_rate", "queue_rows"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1")
+
+
+class Config(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
+    """All of rowserve.toml. `models` is a folder of models; `model` maps names to single model folders.
+
+    `intra_op_threads` and `inter_op_threads` are TensorFlow's (0: all cores).
+    """
+
+    listen: str = "127.0.0.1:8080"
+    models: str = ""
+    model: dict[str, str] = {}
+    cache: CacheConfig = CacheConfig()
+    limits: Limits = Limits()
+    intra_op_threads: int = 0
+    inter_op_threads: int = 0
+
+
+def read_config(file: Path | None) -> Config:
+    """The settings in `file`, defaults where it is None. Raises BadSettings naming the file and the field."""
+    if file is None:
+        return Config()
+    try:
+        return msgspec.toml.decode(file.read_bytes(), type=Config)
+    except (msgspec.MsgspecError, ValueError, OSError) as error:
+        raise BadSettings(f"{file}: {error}") from None
+
+
+def override(config: Config, **flags: Any) -> Config:
+    """The settings with those flags that were given (not None)."""
+    return msgspec.structs.replace(config, **{name: value for name, value in flags.items() if value is not None})
+
+
+def cache_folder(config: CacheConfig) -> Path:
+    """Where the cache lies, for every command alike."""
+    if config.folder:
+        return Path(config.folder).expanduser()
+    import platformdirs
+
+    return Path(platformdirs.user_cache_dir("rowserve", appauthor=False))

@@ -1,0 +1,149 @@
+"""The models this server has: what is served, under which names and versions, and in which state. Reactor thread."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from rowserve.graphs.rows import Array, RowLayout, Rows
+from rowserve.graphs.signature import Signature
+from rowserve.handlers.items import ModelFace, plain_names
+from rowserve.handlers.problem import Problem
+
+if TYPE_CHECKING:
+    from rowserve.cache.keys import Generation
+    from rowserve.cache.row_cache import RowCache
+    from rowserve.graphs.description import ModelDescription
+    from rowserve.graphs.thread import GraphThread
+    from rowserve.server.batcher import Batcher
+    from rowserve.server.metrics import Metrics, RowCounts
+
+NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,63}")
+
+
+class ServedSignature:
+    """One signature as the pipeline needs it.
+
+    `cached` rows are looked up and kept; `max_age` (seconds) is the card's time to live, None for ever.
+    """
+
+    def __init__(
+        self, signature: Signature, cache: RowCache, description: ModelDescription, *, enabled: bool, ttl: float | None
+    ) -> None:
+        self.signature = signature
+        self.inputs = RowLayout(signature.row_inputs)
+        self.outputs = RowLayout(signature.outputs)
+        self.alone = bool(signature.alone)
+        self.cached = enabled and not self.alone
+        self.max_age = ttl
+        self._cache = cache
+        self._description = description
+        self._generation = None if signature.static_inputs else self._derive({})
+
+    def _derive(self, static: Mapping[str, Array]) -> Generation:
+        about = self._description
+        return self._cache.generation(
+            fingerprint=about.fingerprint, signature=self.signature, static=static, execution=about.execution
+        )
+
+    def lane(self, rows: Rows) -> tuple[Any, ...]:
+        """Rows with the same lane may share a batch: same signature, static inputs and row shapes."""
+        static = self.generation(rows.static).digest if rows.static else b""
+        if self.inputs.row_bytes is not None:
+            return (self.signature.name, static)
+        return (self.signature.name, static, tuple(rows.arrays[spec.name].shape[1:] for spec in self.inputs.specs))
+
+    def generation(self, static: Mapping[str, Array]) -> Generation:
+        """The cache's name space for rows with these static inputs."""
+        return self._generation or self._derive(static)
+
+
+class ServedModel:
+    """One version of a model that answers."""
+
+    def __init__(
+        self,
+        face: ModelFace,
+        description: ModelDescription,
+        signatures: Mapping[str, ServedSignature],
+        thread: GraphThread,
+        batcher: Batcher,
+        metrics: Metrics,
+    ) -> None:
+        self.face = face
+        self.description = description
+        self.thread = thread
+        self.batcher = batcher
+        self._signatures = signatures
+        self._metrics = metrics
+        self._counts: dict[str, RowCounts] = {}
+
+    def served(self, signature: Signature) -> ServedSignature:
+        """That signature, ready for the pipeline."""
+        return self._signatures[signature.name]
+
+    def counts(self, protocol: str) -> RowCounts:
+        """Where rows of that protocol are counted."""
+        counts = self._counts.get(protocol)
+        if counts is None:
+            counts = self._counts[protocol] = self._metrics.rows(self.face.name, self.face.version, protocol)
+        return counts
+
+
+@dataclass
+class ModelState:
+    """A version's state, as /readyz and TensorFlow Serving's status tell it. `fault` says why it is broken."""
+
+    name: str
+    version: int
+    state: str = "loading"  # loading | ready | broken
+    fault: str = ""
+    model: ServedModel | None = None
+
+
+@dataclass
+class Models:
+    """All models by name and version; the highest version of a name that is ready answers for it."""
+
+    _states: dict[str, dict[int, ModelState]] = field(default_factory=dict)
+
+    def expect(self, name: str, version: int) -> ModelState:
+        """Registers a version that is about to load."""
+        state = ModelState(name, version)
+        self._states.setdefault(name, {})[version] = state
+        return state
+
+    def states(self) -> Iterator[ModelState]:
+        """Every version there is: names in order, the highest version first."""
+        for name in sorted(self._states):
+            for version in sorted(self._states[name], reverse=True):
+                yield self._states[name][version]
+
+    @property
+    def ready(self) -> bool:
+        """Whether every version has loaded, or failed to while another one answers."""
+        states = list(self.states())
+        return not any(state.state == "loading" for state in states) and any(s.state == "ready" for s in states)
+
+    def versions(self, name: str) -> list[ModelState]:
+        """The versions of a name, the highest first. Raises Problem 404."""
+        if not NAME.fullmatch(name) or name not in self._states:
+            raise Problem(404, f"there is no model {name!r}; there is: {plain_names(sorted(self._states))}")
+        return [self._states[name][version] for version in sorted(self._states[name], reverse=True)]
+
+    def find(self, name: str, version: int | None = None) -> ServedModel:
+        """The model that answers. Raises Problem 404, or 503 while it loads or when it is broken."""
+        states = self.versions(name)
+        if version is not None:
+            states = [state for state in states if state.version == version]
+            if not states:
+                there = plain_names(state.version for state in self.versions(name))
+                raise Problem(404, f"model {name} has no version {version}; it has: {there}")
+        for state in states:
+            if state.model is not None and state.state == "ready":
+                return state.model
+        if states[0].state == "loading":
+            raise Problem(503, f"model {name} is still loading", retry_after=1, reason="loading")
+        raise Problem(503, f"model {name} did not load: {states[0].fault}", reason="broken")

@@ -1,0 +1,137 @@
+"""Answers the rows of a request: looked up, computed where they are missing, kept, and put in order.
+
+Reactor thread. The one place that knows both the cache and the batcher.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+from twisted.internet.defer import Deferred, fail
+
+from rowserve.cache.row_cache import RowCache
+from rowserve.graphs.rows import Buffer, Rows
+from rowserve.graphs.signature import Signature
+from rowserve.handlers.items import Answer, Item, Options, Outcome, Picture, Priority, Timing
+from rowserve.handlers.problem import Problem
+from rowserve.server.batcher import Batch
+from rowserve.server.metrics import Metrics
+from rowserve.server.models import ServedModel, ServedSignature
+from rowserve.server.pending_answer import PendingAnswer
+
+log = logging.getLogger(__name__)
+T = TypeVar("T")
+DeferToPool = Callable[[Callable[[], T]], "Deferred[T]"]
+
+
+class RowPipeline:
+    """The straight line from items to an answer.
+
+    `answer` returns the Answer itself when every row is in the cache, else a Deferred of it. Cancel that when the client
+    has gone. Faults of the whole request (a full queue, only-if-cached and a row missing) fail it with a Problem; faults
+    of a row stand in the answer.
+    """
+
+    def __init__(self, cache: RowCache, clock: Any, metrics: Metrics, defer_to_pool: DeferToPool[Any]) -> None:
+        self.cache = cache
+        self.clock = clock
+        self.metrics = metrics
+        self.defer_to_pool = defer_to_pool
+        self.monotonic = time.monotonic
+        self._overflow: deque[tuple[bytes, Buffer]] = deque()
+        self._until_kept: list[Callable[[], None]] = []
+
+    def answer(
+        self, model: ServedModel, signature: Signature, items: Sequence[Item], options: Options
+    ) -> Answer | Deferred[Answer]:
+        """Answers `items` in their order."""
+        began = self.clock.seconds()
+        served = model.served(signature)
+        policy = options.cache
+        keys = self._keys(served, items) if served.cached and not policy.no_store else []
+        found = self.look_up(served, keys, options) if keys else []
+        if keys and None not in found:
+            model.counts(options.protocol).hits(len(keys))
+            timing = Timing(cache=self.clock.seconds() - began)
+            return Answer(served.outputs, found, [Outcome.HIT] * len(keys), {}, timing)
+        pending = PendingAnswer(self, model, served, options, began)
+        try:
+            return pending.start(items, keys, found)
+        except Problem as problem:
+            return fail(problem)
+
+    def look_up(self, served: ServedSignature, keys: Sequence[bytes | None], options: Options) -> list[Buffer | None]:
+        """The packed outputs of each key; None where they are missing, or must be computed anew."""
+        policy = options.cache
+        if policy.no_cache:
+            return [None] * len(keys)
+        max_age = served.max_age
+        if policy.max_age is not None:
+            max_age = policy.max_age if max_age is None else min(max_age, policy.max_age)
+        if None not in keys:
+            return self.cache.lookup(keys, max_age)  # type: ignore[arg-type]
+        known = iter(self.cache.lookup([key for key in keys if key is not None], max_age))
+        return [None if key is None else next(known) for key in keys]
+
+    def _keys(self, served: ServedSignature, items: Sequence[Item]) -> list[bytes | None]:
+        """A key for each row; None for a row that is none yet (a picture never seen) or will be none (a fault)."""
+        keys: list[bytes | None] = []
+        for item in items:
+            if type(item) is Rows:
+                keys += served.generation(item.static).row_keys(served.inputs.pack(item.arrays, item.count))
+            elif type(item) is Picture:
+                keys += self.cache.lookup_aliases([self.alias(served, item)])
+            else:
+                keys.append(None)
+        return keys
+
+    @staticmethod
+    def alias(served: ServedSignature, picture: Picture) -> bytes:
+        """The key under which an upload is known."""
+        return served.generation({}).alias_key(picture.upload, picture.decoder.identity)
+
+    def computed(self, batch: Batch, packed: Sequence[Buffer | BaseException]) -> None:
+        """A batch has run: counts it and keeps its new rows, whoever still waits for them."""
+        self.metrics.batch_rows.observe(len(batch.rows))
+        self.metrics.graph_seconds.observe(batch.ran)
+        self.metrics.queue_seconds.observe(batch.queued)
+        new = [
+            (row.data.key, outputs, row.priority)
+            for row, outputs in zip(batch.rows, packed, strict=True)
+            if row.data.key is not None and not isinstance(outputs, BaseException)
+        ]
+        patient = [(key, outputs) for key, outputs, priority in new if priority is Priority.BULK]
+        hasty = [(key, outputs) for key, outputs, priority in new if priority is not Priority.BULK]
+        if hasty:
+            self.cache.keep([key for key, _ in hasty], [outputs for _, outputs in hasty])
+        if patient:
+            self._overflow.extend(patient)
+            self._drain()
+
+    def _drain(self) -> None:
+        """Keeps what bulk doors have computed, as fast as the cache takes it; nothing of theirs is dropped."""
+        while self._overflow:
+            if not self.cache.has_room():
+                self.cache.when_room(self._drain)
+                return
+            key, outputs = self._overflow.popleft()
+            self.cache.keep([key], [outputs])
+        waiting, self._until_kept = self._until_kept, []
+        for call in waiting:
+            call()
+
+    def when_kept(self, call: Callable[[], None]) -> None:
+        """Calls, now or later, when the cache has taken all that bulk doors have computed so far."""
+        if self._overflow:
+            self._until_kept.append(call)
+        else:
+            call()
+
+    @staticmethod
+    def report(failure: Any) -> None:
+        """Logs a fault of ours, with its traceback."""
+        log.error("a row failed by a fault of the server", exc_info=(failure.type, failure.value, failure.tb))
