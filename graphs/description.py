@@ -1,0 +1,80 @@
+"""What is known of a loaded model, complete enough to compute cache keys in a process without TensorFlow.
+
+Pure values, safe on any thread. A description is worked out once, at the first load, and remembered beside
+the rows.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from blake3 import blake3
+
+from rowserve.graphs.execution import exact_facts, tensorflow_version
+from rowserve.graphs.load_settings import LoadSettings
+from rowserve.graphs.signature import Signature
+
+# Raise it when loading or the self-test comes to other findings for the same model, or the document below
+# changes.
+CODE_VERSION = 1
+CONTEXT = "rowserve model description, format 1"
+
+
+@dataclass(frozen=True)
+class ModelDescription:
+    """A model as the rest of the program sees it.
+
+    `loader` is "v1", "v2 frozen" or "v2 function". `exact_sizes` holds, by signature, the batch sizes that
+    exact mode may run, ascending; it is empty in fast mode. `execution` goes into every key. `notes` are
+    findings for the log, a sentence each.
+    """
+
+    fingerprint: str
+    signatures: Mapping[str, Signature]
+    loader: str
+    frozen: bool
+    exact_sizes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    execution: Mapping[str, str] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+    def to_json(self) -> bytes:
+        """As a small document."""
+        plain = {
+            "fingerprint": self.fingerprint,
+            "signatures": [signature.to_plain() for signature in self.signatures.values()],
+            "loader": self.loader,
+            "frozen": self.frozen,
+            "exact_sizes": {name: list(sizes) for name, sizes in self.exact_sizes.items()},
+            "execution": dict(self.execution),
+            "notes": list(self.notes),
+        }
+        return json.dumps(plain, sort_keys=True).encode()
+
+    @classmethod
+    def from_json(cls, document: bytes) -> ModelDescription:
+        """The inverse of `to_json`. Raises ValueError for anything else."""
+        try:
+            plain = json.loads(document)
+            signatures = [Signature.from_plain(each) for each in plain["signatures"]]
+            return cls(
+                plain["fingerprint"],
+                {signature.name: signature for signature in signatures},
+                plain["loader"],
+                plain["frozen"],
+                {name: tuple(sizes) for name, sizes in plain["exact_sizes"].items()},
+                plain["execution"],
+                tuple(plain["notes"]),
+            )
+        except (KeyError, TypeError, AttributeError) as error:
+            raise ValueError(f"not a model description: {error!r}") from None
+
+
+def description_name(fingerprint: str, settings: LoadSettings) -> bytes:
+    """32 bytes under which a description is remembered: the same only for the same model, settings, code and
+    TensorFlow.
+    """
+    facts = exact_facts(settings.op_threads) if settings.exact else {"tensorflow": tensorflow_version()}
+    identity = [CODE_VERSION, fingerprint, settings.to_bytes().decode(), sorted(facts.items())]
+    return blake3(json.dumps(identity).encode(), derive_key_context=CONTEXT).digest()

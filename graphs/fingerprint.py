@@ -1,0 +1,74 @@
+"""The digest of a model's content: what it is, whatever it is called and wherever it lies.
+
+Reads files; runs on any thread, blocking (about a second a gigabyte). No TensorFlow.
+
+What counts is what either loader reads to make answers: the graph (`saved_model.pb` or `.pbtxt`), everything
+under `variables/` and everything under `assets/`. What does not count: `assets.extra/` (labels and samples
+for people), `fingerprint.pb` and `keras_metadata.pb` (written anew at each save, read by no loader here),
+`debug/`, and whatever else lies in the folder. Saving a model a second time may order its protobuf otherwise;
+that is another content and costs no more than a cold cache.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+from collections.abc import Iterator
+from pathlib import Path
+
+from blake3 import blake3
+
+from rowserve.graphs.errors import CannotLoad
+
+CONTEXT = "rowserve model fingerprint, format 1"
+GRAPH_FILES = ("saved_model.pb", "saved_model.pbtxt")
+FOLDERS = ("variables", "assets")
+U64 = struct.Struct("<Q")
+
+
+def fingerprint(path: Path) -> str:
+    """64 hex digits over the sorted relative paths and the bytes of the defining files. Raises CannotLoad."""
+    digest = blake3(derive_key_context=CONTEXT)
+    try:
+        for name, file in sorted(defining_files(path)):
+            content = blake3(max_threads=blake3.AUTO).update_mmap(file)
+            framed = name.encode("utf-8", "surrogateescape")
+            digest.update(U64.pack(len(framed)) + framed + content.digest())
+    except OSError as error:
+        raise CannotLoad(f"{path}: cannot read the model: {error.strerror or error}") from None
+    return digest.hexdigest()
+
+
+def defining_files(path: Path) -> Iterator[tuple[str, Path]]:
+    """(relative path with slashes, file) of each file that defines the answers. Raises CannotLoad where there
+    is no graph.
+    """
+    check_model_folder(path)
+    for name in GRAPH_FILES:
+        if (path / name).is_file():
+            yield name, path / name
+            break
+    for folder in FOLDERS:
+        for parent, _, names in os.walk(path / folder, followlinks=True, onerror=_raise):
+            for name in names:
+                file = Path(parent, name)
+                yield file.relative_to(path).as_posix(), file
+
+
+def check_model_folder(path: Path) -> None:
+    """Raise CannotLoad, readable, unless `path` is a folder with a SavedModel's graph in it."""
+    if not path.exists():
+        raise CannotLoad(f"{path}: there is no such folder")
+    if not path.is_dir():
+        raise CannotLoad(f"{path}: not a folder; a model is a SavedModel folder")
+    if not any((path / name).is_file() for name in GRAPH_FILES):
+        what = (
+            "the folder is empty" if not any(path.iterdir()) else "not a SavedModel: no saved_model.pb in it"
+        )
+        raise CannotLoad(f"{path}: {what}")
+
+
+def _raise(error: OSError) -> None:
+    # A folder that is not there is fine; one that cannot be read is not.
+    if not isinstance(error, FileNotFoundError):
+        raise error

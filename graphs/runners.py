@@ -1,0 +1,149 @@
+"""How a loaded graph is called: arrays in, arrays out, one signature at a time, nothing padded or checked.
+
+Graph thread only, once loaded. What GraphSession needs of an engine is `LoadedGraph`; another engine is
+another class here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+
+from rowserve.graphs.engine import graph_error, tensorflow
+from rowserve.graphs.rows import Array
+from rowserve.graphs.signature import Signature
+
+
+class LoadedGraph(Protocol):
+    """A graph that is ready to run.
+
+    `call` takes every input of the signature, whole, and gives every output of it, whole. It raises RowBroken
+    or GraphFailed.
+    """
+
+    loader: str
+    frozen: bool
+
+    def call(self, signature: str, arrays: Mapping[str, Array]) -> dict[str, Array]:
+        """One run."""
+        ...
+
+    def close(self) -> None:
+        """Give back what the graph holds; it is not called afterwards."""
+        ...
+
+
+class SessionGraph:
+    """Signatures of one graph in one long-lived session. Feeds and fetches are fixed when it is made, so a
+    call is short.
+    """
+
+    def __init__(
+        self,
+        session: Any,
+        signatures: Mapping[str, Signature],
+        inputs: Mapping[str, Mapping[str, str]],
+        outputs: Mapping[str, Mapping[str, str]],
+        *,
+        loader: str,
+        frozen: bool,
+    ) -> None:
+        self.session = session
+        self.loader = loader
+        self.frozen = frozen
+        self._calls = {
+            name: _FixedCall(session, signature, inputs[name], outputs[name])
+            for name, signature in signatures.items()
+        }
+
+    def call(self, signature: str, arrays: Mapping[str, Array]) -> dict[str, Array]:
+        """One session call."""
+        return self._calls[signature](arrays)
+
+    def close(self) -> None:
+        """Close the session; its variables and tables are freed."""
+        self._calls.clear()
+        self.session.close()
+
+
+class _FixedCall:
+    """One signature as the session's callable: the feeds in one order, each distinct fetch once."""
+
+    def __init__(
+        self, session: Any, signature: Signature, inputs: Mapping[str, str], outputs: Mapping[str, str]
+    ) -> None:
+        from tensorflow.core.protobuf import config_pb2
+
+        self._feeds = [spec.name for spec in signature.inputs]
+        self._outputs = [(spec.name, spec.numpy_dtype) for spec in signature.outputs]
+        fed = [inputs[name] for name in self._feeds]
+        fetched = [_apart_from(fed, session.graph, outputs[name]) for name, _ in self._outputs]
+        distinct = list(dict.fromkeys(fetched))
+        self._where = [distinct.index(name) for name in fetched]
+        options = config_pb2.CallableOptions(feed=fed, fetch=distinct)
+        # Session.make_callable with feeds is Session.run under another name; this is the session's own
+        # prepared call.
+        self._run: Callable[..., Sequence[Any]] = session._make_callable_from_options(options)
+
+    def __call__(self, arrays: Mapping[str, Array]) -> dict[str, Array]:
+        try:
+            values = self._run(*[arrays[name] for name in self._feeds])
+        except Exception as error:  # noqa: BLE001  (TensorFlow raises its own and Python's alike; all become ours)
+            raise graph_error(error) from None
+        return {
+            name: as_array(values[at], dtype)
+            for (name, dtype), at in zip(self._outputs, self._where, strict=True)
+        }
+
+
+def _apart_from(fed: Sequence[str], graph: Any, fetch: str) -> str:
+    """The tensor to fetch: a copy where it is also fed, which a callable refuses."""
+    if fetch not in fed:
+        return fetch
+    tf = tensorflow()
+    with graph.as_default():
+        return str(tf.identity(graph.get_tensor_by_name(fetch)).name)
+
+
+class FunctionGraph:
+    """Signatures as TensorFlow 2 concrete functions, for graphs that cannot be taken into a session. `keep`
+    is what owns them.
+    """
+
+    frozen = False
+    loader = "v2 function"
+
+    def __init__(self, functions: Mapping[str, Any], signatures: Mapping[str, Signature], keep: Any) -> None:
+        self._functions = dict(functions)
+        self._signatures = signatures
+        self._keep = keep
+
+    def call(self, signature: str, arrays: Mapping[str, Array]) -> dict[str, Array]:
+        """One call of the function."""
+        tf = tensorflow()
+        specs = self._signatures[signature]
+        try:
+            feeds = {spec.name: tf.constant(arrays[spec.name], dtype=spec.dtype) for spec in specs.inputs}
+            values = self._functions[signature](**feeds)
+            return {
+                spec.name: as_array(values[spec.name].numpy(), spec.numpy_dtype) for spec in specs.outputs
+            }
+        except Exception as error:  # noqa: BLE001  (as above)
+            raise graph_error(error) from None
+
+    def close(self) -> None:
+        """Let go of the functions and their variables."""
+        self._functions.clear()
+        self._keep = None
+
+
+def as_array(value: Any, dtype: np.dtype[Any]) -> Array:
+    """A fetched value as an array: TensorFlow gives a scalar as a Python or numpy scalar, a string one as
+    bytes.
+    """
+    if type(value) is np.ndarray:
+        return value
+    array: Array = np.asarray(value, dtype=dtype)
+    return array

@@ -1,0 +1,207 @@
+"""A SavedModel's protobuf as signatures and metadata; nothing of the graph is loaded or run.
+
+Any thread. TensorFlow is imported for its protobuf classes only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rowserve.graphs.engine import tensorflow
+from rowserve.graphs.errors import CannotLoad, UnknownOutput, one_line
+from rowserve.graphs.fingerprint import check_model_folder
+from rowserve.graphs.load_settings import LoadSettings
+from rowserve.graphs.signature import Signature, TensorSpec
+
+SERVE = "serve"
+Shape = tuple[int | None, ...] | None
+
+
+@dataclass(frozen=True)
+class SavedModel:
+    """One meta graph of a SavedModel folder: what would be loaded.
+
+    `inputs` and `outputs` give, by signature, the tensor in the graph behind each name.
+    """
+
+    path: Path
+    meta_graph: Any
+    tags: tuple[str, ...]
+    signatures: dict[str, Signature]
+    inputs: dict[str, dict[str, str]]
+    outputs: dict[str, dict[str, str]]
+    notes: tuple[str, ...]
+
+
+def read_saved_model(path: Path, settings: LoadSettings) -> SavedModel:
+    """The meta graph to serve and its signatures. Raises CannotLoad."""
+    check_model_folder(path)
+    meta_graph = choose_meta_graph(path, parse(path).meta_graphs)
+    notes: list[str] = []
+    signatures: dict[str, Signature] = {}
+    for name, definition in sorted(meta_graph.signature_def.items()):
+        if name.startswith("__saved_model_"):
+            continue  # the init and train ops, which stand among the signatures
+        why = unservable(definition)
+        if why:
+            notes.append(f"signature {name} is left out: {why}")
+        else:
+            signatures[name] = to_signature(name, definition, settings)
+    if not signatures:
+        raise CannotLoad(f"{path}: no signature that can be served{': ' if notes else ''}{'; '.join(notes)}")
+    check_names(path, signatures.values(), settings)
+    definitions = {name: meta_graph.signature_def[name] for name in signatures}
+    return SavedModel(
+        path=path,
+        meta_graph=meta_graph,
+        tags=tuple(meta_graph.meta_info_def.tags),
+        signatures=signatures,
+        inputs={n: {k: info.name for k, info in d.inputs.items()} for n, d in definitions.items()},
+        outputs={
+            n: {spec.name: definitions[n].outputs[spec.name].name for spec in signature.outputs}
+            for n, signature in signatures.items()
+        },
+        notes=tuple(notes),
+    )
+
+
+def parse(path: Path) -> Any:
+    """The SavedModel message. The binary form goes before the text form, as in the loaders. Raises
+    CannotLoad.
+    """
+    tensorflow()
+    from google.protobuf import text_format
+    from google.protobuf.message import DecodeError
+    from tensorflow.core.protobuf import saved_model_pb2
+
+    message = saved_model_pb2.SavedModel()
+    binary, text = path / "saved_model.pb", path / "saved_model.pbtxt"
+    try:
+        if binary.is_file():
+            message.ParseFromString(binary.read_bytes())
+        else:
+            text_format.Parse(text.read_text(encoding="utf-8"), message)
+    except (DecodeError, text_format.ParseError, UnicodeDecodeError) as error:
+        raise CannotLoad(f"{path}: the graph file is corrupt: {one_line(error)}") from None
+    except OSError as error:
+        raise CannotLoad(f"{path}: cannot read the graph file: {error.strerror or error}") from None
+    return message
+
+
+def choose_meta_graph(path: Path, meta_graphs: Iterable[Any]) -> Any:
+    """The one tagged `serve` alone, else the one with the fewest tags besides, else the only one. Raises
+    CannotLoad.
+    """
+    found = list(meta_graphs)
+    if not found:
+        raise CannotLoad(f"{path}: the graph file is empty or corrupt: it holds no meta graph")
+    serving = [meta for meta in found if SERVE in meta.meta_info_def.tags]
+    if not serving and len(found) > 1:
+        tags = "; ".join(", ".join(meta.meta_info_def.tags) or "none" for meta in found)
+        raise CannotLoad(f"{path}: none of its {len(found)} graphs is tagged {SERVE}; their tags are: {tags}")
+    return min(serving or found, key=lambda meta: len(meta.meta_info_def.tags))
+
+
+def unservable(definition: Any) -> str:
+    """Why a signature cannot be served, or ""."""
+    dtypes = tensorflow().dtypes
+    if not definition.outputs:
+        return "it has no outputs"
+    for kind, infos in (("input", definition.inputs), ("output", definition.outputs)):
+        for name, info in sorted(infos.items()):
+            if info.WhichOneof("encoding") not in (None, "name") or not info.name:
+                return f"{kind} {name} is no plain tensor"
+            try:
+                TensorSpec(name, dtypes.as_dtype(info.dtype).name, ()).numpy_dtype  # noqa: B018
+            except (TypeError, ValueError):
+                return f"{kind} {name} has a dtype that rows cannot have ({dtype_name(info.dtype)})"
+    return ""
+
+
+def dtype_name(number: int) -> str:
+    """TensorFlow's name for a dtype's number."""
+    try:
+        return str(tensorflow().dtypes.as_dtype(number).name)
+    except TypeError:
+        return f"number {number}"
+
+
+def to_signature(name: str, definition: Any, settings: LoadSettings) -> Signature:
+    """The signature as the graph declares it: its leading dimensions are taken at their word until the
+    self-test.
+    """
+    shapes = {key: shape_of(info) for key, info in definition.inputs.items()}
+    batched, batch, alone = leading_dimension(shapes, set(settings.static_inputs))
+    inputs = tuple(
+        TensorSpec(key, dtype_name(info.dtype), row_shape(shapes[key]), batched=True)
+        if key in batched
+        else TensorSpec(key, dtype_name(info.dtype), shapes[key], batched=False)
+        for key, info in sorted(definition.inputs.items())
+    )
+    wanted = set(settings.outputs) & set(definition.outputs) or set(definition.outputs)
+    outputs = {key: definition.outputs[key] for key in sorted(wanted)}
+    if not alone:
+        without = [key for key, info in outputs.items() if shape_of(info) == ()]
+        if without:
+            alone = f"output {without[0]} has no leading dimension"
+    specs = tuple(
+        TensorSpec(key, dtype_name(info.dtype), shape_of(info), batched=False)
+        if alone
+        else TensorSpec(key, dtype_name(info.dtype), row_shape(shape_of(info)), batched=True)
+        for key, info in outputs.items()
+    )
+    return Signature(name, inputs, specs, definition.method_name, batch, alone)
+
+
+def leading_dimension(shapes: dict[str, Shape], static: set[str]) -> tuple[set[str], int | None, str]:
+    """(inputs that carry it, its fixed size or None, why the signature has none or "")."""
+    rows = {key: shape for key, shape in shapes.items() if key not in static}
+    if not rows:
+        return set(), None, "it has no input with a leading dimension"
+    free = {key for key, shape in rows.items() if shape is None or (shape and shape[0] is None)}
+    fixed = {key: shape[0] for key, shape in rows.items() if shape and shape[0] is not None}
+    scalars = sorted(set(rows) - free - set(fixed))
+    sizes = set(fixed.values())
+    hint = "name it in static_inputs to share batches and the cache"
+    if scalars and (free or fixed):
+        return free or set(), None, f"input {scalars[0]} has no leading dimension ({hint})"
+    if scalars:
+        return set(), None, "it has no input with a leading dimension"
+    if free and fixed:
+        return (
+            free,
+            None,
+            f"the leading dimension of input {min(fixed)} is fixed and that of {min(free)} is not ({hint})",
+        )
+    if len(sizes) > 1 or sizes == {0}:
+        return set(), None, "the leading dimensions of its inputs differ"
+    return set(rows), next(iter(sizes), None), ""
+
+
+def shape_of(info: Any) -> Shape:
+    """A TensorInfo's shape: None for an unknown rank, None inside for a free dimension."""
+    if info.tensor_shape.unknown_rank:
+        return None
+    return tuple(None if dim.size < 0 else dim.size for dim in info.tensor_shape.dim)
+
+
+def row_shape(shape: Shape) -> Shape:
+    """The shape without its leading dimension."""
+    return None if shape is None else shape[1:]
+
+
+def check_names(path: Path, signatures: Iterable[Signature], settings: LoadSettings) -> None:
+    """Raise UnknownOutput where the settings name what no signature has."""
+    signatures = list(signatures)
+    for kind, wanted, there in (
+        ("output", settings.outputs, {spec.name for sig in signatures for spec in sig.outputs}),
+        ("static input", settings.static_inputs, {spec.name for sig in signatures for spec in sig.inputs}),
+    ):
+        missing = sorted(set(wanted) - there)
+        if missing:
+            raise UnknownOutput(
+                f"{path}: no signature has the {kind} {missing[0]}; there is: {', '.join(sorted(there))}"
+            )
