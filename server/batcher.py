@@ -129,16 +129,17 @@ class Batcher:
         """Promises room for so many rows. Raises Problem 503 where an interactive request finds the queue full.
 
         A request larger than the whole queue is admitted while anything is free. The promise ends when its rows are
-        queued, or with `leave`.
+        queued, or with `leave`. Bulk is promised nothing: it waits.
         """
-        if asker.priority is Priority.INTERACTIVE:
-            limits = self.limits
-            room = limits.queue_rows - self.rows - sum(promise.rows for promise in self._promises.values())
-            space = limits.queue_bytes - self.bytes - sum(promise.bytes for promise in self._promises.values())
-            too_many = rows > room and (rows <= limits.queue_rows or room <= 0)
-            too_large = nbytes > space and (nbytes <= limits.queue_bytes or space <= 0)
-            if too_many or too_large:
-                raise full(self.rows)
+        if asker.priority is Priority.BULK:
+            return
+        limits = self.limits
+        room = limits.queue_rows - self.rows - sum(promise.rows for promise in self._promises.values())
+        space = limits.queue_bytes - self.bytes - sum(promise.bytes for promise in self._promises.values())
+        too_many = rows > room and (rows <= limits.queue_rows or room <= 0)
+        too_large = nbytes > space and (nbytes <= limits.queue_bytes or space <= 0)
+        if too_many or too_large:
+            raise full(self.rows)
         self._promises[asker] = Promise(rows, nbytes)
 
     def feed(self, asker: Asker) -> None:

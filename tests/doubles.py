@@ -1,0 +1,121 @@
+"""Stand-ins that step by hand: a graph thread, a decode pool, a model that does arithmetic, a list of cache calls."""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import Any
+
+import numpy as np
+from twisted.internet.defer import Deferred
+
+from rowserve.graphs.description import ModelDescription
+from rowserve.graphs.errors import RowBroken
+from rowserve.graphs.rows import Rows
+from rowserve.graphs.signature import Signature, TensorSpec
+
+BROKEN = -666.0
+
+
+class SteppedGraphThread:
+    """A GraphThread whose work waits until `step` does it."""
+
+    def __init__(self, session: Any) -> None:
+        self.session = session
+        self.inbox: deque[Any] = deque()
+        self.failure: BaseException | None = None
+
+    @property
+    def idle(self) -> bool:
+        return not self.inbox
+
+    def busy_seconds(self) -> float:
+        return 0.0
+
+    def run(self, work: Any, done: Any) -> None:
+        self.inbox.append((work, done))
+
+    def step(self) -> None:
+        """Does the oldest piece of work, and what the reactor would do with its result."""
+        work, done = self.inbox[0]
+        try:
+            result = self.failure or work(self.session)
+        except BaseException as error:
+            result = error
+        self.inbox.popleft()
+        done(result)
+
+    def step_all(self) -> None:
+        """Steps until nothing is left to do."""
+        while self.inbox:
+            self.step()
+
+    def stop(self) -> None:
+        self.inbox.clear()
+
+
+class SteppedPool:
+    """A decode pool whose calls wait until `step` makes them."""
+
+    def __init__(self) -> None:
+        self.calls: deque[tuple[Any, Deferred[Any]]] = deque()
+
+    def defer(self, call: Any, *args: Any) -> Deferred[Any]:
+        done: Deferred[Any] = Deferred()
+        self.calls.append((lambda: call(*args), done))
+        return done
+
+    def step(self) -> None:
+        """Makes the oldest call."""
+        call, done = self.calls.popleft()
+        try:
+            result = call()
+        except Exception:
+            done.errback()
+        else:
+            done.callback(result)
+
+    def step_all(self) -> None:
+        """Steps until nothing is left to do."""
+        while self.calls:
+            self.step()
+
+
+def arithmetic_signature(width: int = 4, *, alone: str = "", name: str = "serving_default") -> Signature:
+    """x float32 [N, width] -> double float32 [N, width], sum int64 [N]."""
+    batched = not alone
+    lead = () if batched else (None,)
+    return Signature(
+        name,
+        (TensorSpec("x", "float32", (width,)),),
+        (TensorSpec("double", "float32", (*lead, width), batched), TensorSpec("sum", "int64", (*lead,), batched)),
+        alone=alone,
+    )
+
+
+class ArithmeticSession:
+    """A loaded model without TensorFlow: doubles its rows and sums them up. A row that holds BROKEN breaks its batch."""
+
+    def __init__(self, *signatures: Signature) -> None:
+        self.signatures = signatures or (arithmetic_signature(),)
+        self.description = ModelDescription(
+            "f" * 64, {signature.name: signature for signature in self.signatures}, "v1", frozen=True
+        )
+        self.batches: list[int] = []
+        self.seen: list[list[float]] = []
+        self.closed = False
+
+    def run(self, signature: str, rows: Rows) -> dict[str, Any]:
+        x = rows.arrays["x"]
+        if (x == BROKEN).any():
+            raise RowBroken("a row holds the number that breaks")
+        self.batches.append(rows.count)
+        self.seen += x.tolist()
+        return {"double": x * np.float32(2), "sum": x.sum(axis=tuple(range(1, x.ndim))).astype(np.int64)}
+
+    def close(self) -> None:
+        self.closed = True
+
+
+def number_rows(*numbers: float, width: int = 4) -> Rows:
+    """Rows of the arithmetic model, each `width` times its number."""
+    return Rows({"x": np.repeat(np.array(numbers, np.float32)[:, None], width, axis=1)}, len(numbers))
