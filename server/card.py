@@ -7,22 +7,10 @@ from typing import Literal
 
 import msgspec
 
+from rowserve.handlers.picture_settings import PictureCard
 from rowserve.server.units import Seconds
 
 Trust = Literal["self-test", "rows"]
-
-
-class PictureCard(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
-    """[picture]: how an upload becomes a row. `size` is height, width; `range`, or `mean` and `std`, scale float inputs."""
-
-    input: str = ""
-    size: tuple[int, int] | None = None
-    fit: Literal["crop", "pad", "stretch"] = "crop"
-    filter: str = "bilinear"
-    colour: Literal["rgb", "grey"] | None = None
-    range: tuple[float, float] | None = None
-    mean: tuple[float, ...] | None = None
-    std: tuple[float, ...] | None = None
 
 
 class LabelsCard(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
@@ -71,7 +59,7 @@ class Card(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     """The whole card. `static_inputs` names inputs without the batch dimension; `outputs` narrows what is computed and kept;
     `allow_ops` lets a graph in that holds these otherwise forbidden ops."""
 
-    picture: PictureCard | None = None
+    picture: PictureCard = PictureCard()
     labels: LabelsCard = LabelsCard()
     batch: BatchCard = BatchCard()
     cache: CacheCard = CacheCard()

@@ -1,0 +1,203 @@
+"""Builds everything once, top to bottom, out of the settings: cache, pipeline and models. Reactor thread.
+
+Every door (the server, infer, warm) is built on this. Blocking work is done before the reactor runs, or on a graph thread.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+from twisted.internet.defer import Deferred
+from twisted.internet.threads import deferToThreadPool
+from twisted.python.threadpool import ThreadPool
+
+from rowserve.cache.row_cache import RowCache, open_cache
+from rowserve.graphs.description import ModelDescription, description_name
+from rowserve.graphs.errors import GraphError
+from rowserve.graphs.execution import schedulable_cores
+from rowserve.graphs.fingerprint import fingerprint
+from rowserve.graphs.load_settings import LoadSettings
+from rowserve.graphs.thread import GraphThread, Session
+from rowserve.handlers.items import Labels, ModelFace
+from rowserve.handlers.pictures import picture_decoders
+from rowserve.server.batcher import Batcher, BatchLimits
+from rowserve.server.card import BadSettings, Card
+from rowserve.server.config import Config, cache_folder
+from rowserve.server.discovery import ModelSource, labels_file
+from rowserve.server.metrics import Metrics
+from rowserve.server.models import Models, ModelState, ServedModel, ServedSignature
+from rowserve.server.pipeline import RowPipeline
+from rowserve.server.units import Bytes
+
+log = logging.getLogger(__name__)
+
+
+class Assembly:
+    """The parts that every door shares. `add` models, use `pipeline`, then `close` once the reactor is done."""
+
+    def __init__(self, reactor: Any, config: Config) -> None:
+        self.config = config
+        self.metrics = Metrics()
+        self.models = Models()
+        self.pool = ThreadPool(1, max(2, schedulable_cores()), "decode")
+        self._reactor = reactor
+        self._threads: list[threading.Thread] = []
+        self._graphs: list[GraphThread] = []
+        self.cache = self._open_cache()
+        self.pipeline = RowPipeline(self.cache, reactor, self.metrics, self.defer_to_pool)
+        self.metrics.cache_stats = lambda: self.cache.stats
+        self.metrics.queue_rows = lambda: sum(s.model.batcher.rows for s in self.models.states() if s.model)
+        self.pool.start()
+
+    def _open_cache(self) -> RowCache:
+        settings = self.config.cache
+        return open_cache(
+            cache_folder(settings) if settings.enabled else None,
+            size=Bytes.parse(settings.size),
+            clock=time.time,
+            start_thread=self.start_thread,
+            call_in_reactor=self._reactor.callFromThread,
+            log=log.warning,
+        )
+
+    def start_thread(self, live: Callable[[], None]) -> None:
+        """Starts a thread that `close` waits for."""
+        thread = threading.Thread(target=live, daemon=True)
+        self._threads.append(thread)
+        thread.start()
+
+    def defer_to_pool(self, call: Callable[..., Any], *args: Any) -> Deferred[Any]:
+        """Makes a call on the decode pool."""
+        return deferToThreadPool(self._reactor, self.pool, call, *args)
+
+    def add(self, source: ModelSource, *, lazy: bool = False) -> Deferred[ModelState]:
+        """Loads a version on a graph thread of its own; fires with its state, ready or broken.
+
+        A `lazy` one that has been loaded before is ready at once, and its graph is loaded when a row is missing.
+        """
+        state = self.models.expect(source.name, source.version)
+        done: Deferred[ModelState] = Deferred()
+        settings = load_settings(source.card, self.config)
+        graph = GraphThread(
+            lambda: load_session(source, settings),
+            start_thread=self.start_thread,
+            call_in_reactor=self._reactor.callFromThread,
+            clock=time.monotonic,
+        )
+        self._graphs.append(graph)
+        try:
+            name = description_name(fingerprint(source.path), settings)
+            known = self.cache.recall(name) if lazy else None
+            if known is not None:
+                self._ready(state, source, ModelDescription.from_json(known), graph)
+                done.callback(state)
+                return done
+        except (GraphError, BadSettings, ValueError) as error:
+            done.callback(broken(state, error))
+            return done
+
+        def loaded(result: ModelDescription | BaseException) -> None:
+            try:
+                if isinstance(result, BaseException):
+                    raise result
+                self._ready(state, source, result, graph)
+                self.cache.remember(name, result.to_json())
+            except (GraphError, BadSettings) as error:
+                broken(state, error)
+            except BaseException as error:
+                log.error("model %s did not load", source.name, exc_info=error)
+                broken(state, error)
+            done.callback(state)
+
+        graph.run(lambda session: session.description, loaded)
+        return done
+
+    def _ready(self, state: ModelState, source: ModelSource, about: ModelDescription, graph: GraphThread) -> None:
+        card = source.card
+        face = ModelFace(
+            source.name,
+            source.version,
+            about.signatures,
+            labels(source, about),
+            picture_decoders(card.picture, about.signatures, self.config.limits.pixels),
+        )
+        limits = BatchLimits(
+            card.batch.max_rows,
+            card.batch.max_wait_ms / 1000,
+            self.config.limits.queue_rows,
+            Bytes.parse(self.config.limits.queue_bytes),
+        )
+        batcher = Batcher(graph, limits, self._reactor, self.pipeline.computed)
+        signatures = {
+            signature.name: ServedSignature(
+                signature, self.cache, about, enabled=card.cache.enabled, ttl=card.cache.max_age
+            )
+            for signature in about.signatures.values()
+        }
+        for note in about.notes:
+            log.warning("model %s version %d: %s", source.name, source.version, note)
+        state.model = ServedModel(face, about, signatures, graph, batcher, self.metrics)
+        state.state = "ready"
+
+    def busy_seconds(self) -> float:
+        """How long the session call that has run longest has been running."""
+        return max((graph.busy_seconds() for graph in self._graphs), default=0.0)
+
+    def close(self, timeout: float = 10.0) -> None:
+        """Flushes the cache and ends all threads; blocking, when the reactor is done."""
+        self.cache.close(timeout)
+        for graph in self._graphs:
+            graph.stop()
+        self.pool.stop()
+        for thread in self._threads:
+            thread.join(timeout)
+
+
+def load_settings(card: Card, config: Config) -> LoadSettings:
+    """What the card and the settings say of loading."""
+    return LoadSettings(
+        static_inputs=card.static_inputs,
+        outputs=card.outputs,
+        allowed_ops=card.allow_ops,
+        max_rows=card.batch.max_rows,
+        exact=card.cache.exact,
+        trust="rows" if card.batch.trust == "rows" else "",
+        intra_op_threads=config.intra_op_threads,
+        inter_op_threads=config.inter_op_threads,
+    )
+
+
+def load_session(source: ModelSource, settings: LoadSettings) -> Session:
+    """Graph thread: loads, tests and warms a model. Imports TensorFlow, which is why nothing does so earlier."""
+    from rowserve.graphs.loading import load
+
+    return load(source.path, settings)
+
+
+def broken(state: ModelState, error: BaseException) -> ModelState:
+    """Notes that a version did not load; the others go on."""
+    state.state, state.fault = "broken", str(error) or type(error).__name__
+    log.error("model %s version %d did not load: %s", state.name, state.version, state.fault)
+    return state
+
+
+def labels(source: ModelSource, about: ModelDescription) -> Labels | None:
+    """The names of a classifier's outputs, if the model has any. Raises BadSettings where they do not fit."""
+    file = labels_file(source)
+    if file is None:
+        return None
+    names = file.read_text(encoding="utf-8").splitlines()
+    wanted = source.card.labels.output
+    outputs = {spec.name: spec for signature in about.signatures.values() for spec in signature.outputs}
+    fitting = [name for name, spec in outputs.items() if spec.shape == (len(names),)]
+    if wanted and wanted not in outputs:
+        raise BadSettings(f"model {source.name}: its card names the output {wanted!r}; there is: {', '.join(outputs)}")
+    if wanted and outputs[wanted].shape != (len(names),):
+        raise BadSettings(f"model {source.name}: {len(names)} labels for output {wanted} of shape {outputs[wanted].shape}")
+    if not wanted and len(fitting) != 1:
+        raise BadSettings(f"model {source.name}: say in its card which output its {len(names)} labels belong to")
+    return Labels(wanted or fitting[0], names)

@@ -1,0 +1,117 @@
+"""Which models there are: DIR/NAME/VERSION/ with a card at DIR/NAME/rowserve.toml, or single folders. Any thread."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from rowserve.handlers.items import plain_names
+from rowserve.server.card import BadSettings, Card, read_card
+from rowserve.server.models import NAME
+
+GRAPH_FILES = ("saved_model.pb", "saved_model.pbtxt")
+
+
+@dataclass(frozen=True)
+class ModelSource:
+    """One version of a model on disk. `path` is its SavedModel folder."""
+
+    name: str
+    version: int
+    path: Path
+    card: Card
+
+
+def discover(models: Path | None, named: Mapping[str, str]) -> list[ModelSource]:
+    """The models under `models` and those given one by one as name and path. Raises BadSettings."""
+    found: dict[tuple[str, int], ModelSource] = {}
+    for source in [*(under(models) if models else ()), *(s for n, p in named.items() for s in at(n, Path(p)))]:
+        if (source.name, source.version) in found:
+            raise BadSettings(f"model {source.name} version {source.version} is there twice; give one another name")
+        found[source.name, source.version] = source
+    if not found:
+        where = f"in {models}" if models else "given"
+        raise BadSettings(f"no model {where}; use --models DIR (with DIR/NAME/VERSION/) or --model NAME=PATH")
+    return list(found.values())
+
+
+def under(models: Path) -> Iterator[ModelSource]:
+    """All models in a folder; what is no model folder is passed over."""
+    if not models.is_dir():
+        raise BadSettings(f"{models}: no such folder; models live as DIR/NAME/VERSION/")
+    for folder in sorted(models.iterdir()):
+        if folder.is_dir() and not folder.name.startswith(".") and (versions(folder) or is_saved_model(folder)):
+            yield from at(folder.name, folder)
+
+
+def at(name: str, path: Path) -> Iterator[ModelSource]:
+    """The versions at one path: a folder of version folders, or one SavedModel folder. Raises BadSettings."""
+    if not NAME.fullmatch(name):
+        raise BadSettings(f"{name!r} is no model name: 1 to 64 of A-Z a-z 0-9 . _ - and no dot at the start")
+    if not path.is_dir():
+        raise BadSettings(f"model {name}: there is no folder {path}")
+    if is_saved_model(path):
+        numbered = path.name.isdecimal() and int(path.name) > 0
+        home = path.parent if numbered and not (path / "rowserve.toml").exists() else path
+        yield ModelSource(name, int(path.name) if numbered else 1, path, read_card(home))
+        return
+    found = versions(path)
+    if not found:
+        what = "the folder is empty" if not any(path.iterdir()) else "it holds neither saved_model.pb nor version folders"
+        raise BadSettings(f"model {name}: {path} is not a model: {what}")
+    card = read_card(path)
+    for version, folder in sorted(found.items()):
+        yield ModelSource(name, version, folder, card)
+
+
+def find(model: str, models: Path | None) -> ModelSource:
+    """The model that a command names: NAME or NAME/VERSION under `models`, else a path. Raises BadSettings."""
+    if models is not None:
+        name, _, version = model.partition("/")
+        folder = models / name
+        if NAME.fullmatch(name) and folder.is_dir() and (not version or version.isdecimal()):
+            return pick(list(at(name, folder)), version)
+    path = Path(model)
+    if path.is_dir():
+        name = path.resolve().name
+        if name.isdecimal():
+            name = path.resolve().parent.name
+        return pick(list(at(name if NAME.fullmatch(name) else "model", path)), "")
+    where = f"neither a model in {models} nor a folder" if models else "no such folder (name a model with --models DIR)"
+    raise BadSettings(f"{model}: {where}")
+
+
+def pick(sources: list[ModelSource], version: str) -> ModelSource:
+    """The version asked for, or the highest. Raises BadSettings."""
+    chosen = [source for source in sources if not version or source.version == int(version)]
+    if not chosen:
+        there = plain_names(source.version for source in sources)
+        raise BadSettings(f"model {sources[0].name} has no version {version}; it has: {there}")
+    return max(chosen, key=lambda source: source.version)
+
+
+def versions(folder: Path) -> dict[int, Path]:
+    """The version folders in a model's folder. One that is not a model yet is listed all the same: loading says why."""
+    return {
+        int(entry.name): entry
+        for entry in folder.iterdir()
+        if entry.name.isdecimal() and int(entry.name) > 0 and entry.is_dir()
+    }
+
+
+def is_saved_model(folder: Path) -> bool:
+    """Whether a SavedModel's graph file lies in it."""
+    return any((folder / name).is_file() for name in GRAPH_FILES)
+
+
+def labels_file(source: ModelSource) -> Path | None:
+    """Where the labels of a model lie, if it has any. Raises BadSettings where the card names a file that is not there."""
+    named = source.card.labels.file
+    if named:
+        for folder in (source.path, source.path.parent):
+            if (folder / named).is_file():
+                return folder / named
+        raise BadSettings(f"model {source.name}: its card names labels {named!r}, which is not in {source.path.parent}")
+    shipped = source.path / "assets.extra" / "labels.txt"
+    return shipped if shipped.is_file() else None
