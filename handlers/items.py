@@ -1,13 +1,14 @@
 """What a handler finds in a request, and the answer it is given to encode.
 
-Pure values, safe on any thread: every format parses to a `Request` and encodes an `Answer`; none knows cache or batcher.
+Pure values, safe on any thread: every format parses to a `Request` and encodes an `Answer`; none knows cache
+or batcher.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from enum import Enum
+from enum import StrEnum
 from typing import Any, Protocol
 
 from rowserve.graphs.rows import Array, Buffer, RowLayout, Rows
@@ -15,7 +16,7 @@ from rowserve.graphs.signature import DEFAULT_SIGNATURE, Signature
 from rowserve.handlers.problem import Problem
 
 
-class Outcome(str, Enum):
+class Outcome(StrEnum):
     """How a row was answered."""
 
     HIT = "hit"
@@ -25,7 +26,7 @@ class Outcome(str, Enum):
     FAILED = "failed"
 
 
-class Priority(str, Enum):
+class Priority(StrEnum):
     """`interactive` goes first; `bulk` fills what is left and gets at least one row in eight."""
 
     INTERACTIVE = "interactive"
@@ -70,7 +71,7 @@ class CachePolicy:
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """How a request wants its rows answered. `timeout` is in seconds from now; None waits as long as it takes."""
+    """How a request wants its rows answered. `timeout` is in seconds from now; None waits for ever."""
 
     protocol: str = "rows"
     priority: Priority = Priority.INTERACTIVE
@@ -93,7 +94,8 @@ class Answer:
     """The rows of a request, in its order.
 
     `packed[i]` is row i in `layout` (the signature's outputs), or None where `errors[i]` says why not.
-    Where `alone`, the request's items ran one by one: `packed[i]` is item i's whole output, leading dimension and all.
+    Where `alone`, the request's items ran one by one: `packed[i]` is item i's whole output, leading dimension
+    and all.
     """
 
     layout: RowLayout
@@ -120,7 +122,7 @@ class Answer:
         return arrays if names is None else {name: arrays[name] for name in names}
 
     def stacked(self, names: Iterable[str] | None = None) -> dict[str, Array]:
-        """All rows as arrays with the leading dimension. Raises the first row's Problem, or rows.ShapesDiffer."""
+        """All rows as arrays [rows, ...]. Raises the first row's Problem, or rows.ShapesDiffer."""
         if self.errors:
             raise self.errors[min(self.errors)]
         rows = [row for row in self.packed if row is not None]
@@ -155,7 +157,8 @@ class Labels:
 class ModelFace:
     """What a handler may know of a served model version.
 
-    `decoders` holds, by signature, how pictures become its rows, or the Problem (422) that says why they cannot.
+    `decoders` holds, by signature, how pictures become its rows, or the Problem (422) that says why they
+    cannot.
     """
 
     name: str

@@ -1,7 +1,7 @@
 """The one error that users see: RFC 9457 problem details.
 
-Pure values, safe on any thread. Whoever finds a fault raises a Problem with the status a client shall see; each format
-writes it in its own form.
+Pure values, safe on any thread. Whoever finds a fault raises a Problem with the status a client shall see;
+each format writes it in its own form.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import Any
 
 
 class Problem(Exception):
-    """A fault that has an answer: `status` (HTTP), `title` (the kind of fault), `detail` (what is wrong and what to do).
+    """A fault that has an answer: `status` (HTTP), `title` (its kind), `detail` (what is wrong, what to do).
 
     `reason` is the label under which a failed row is counted. `retry_after` is in seconds.
     """

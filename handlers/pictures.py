@@ -1,0 +1,222 @@
+"""Uploads to rows: the check by the header, and the decoding.
+
+`Decoder.check` may run on the reactor; `Decoder.decode` runs on the decode pool, on several threads at once.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Mapping
+from dataclasses import asdict
+from functools import cached_property
+
+import numpy as np
+import PIL
+from PIL import (  # the five plugins by name: else Pillow imports all of its seventy to find one
+    BmpImagePlugin,  # noqa: F401
+    GifImagePlugin,  # noqa: F401
+    Image,
+    ImageFile,
+    JpegImagePlugin,  # noqa: F401
+    PngImagePlugin,  # noqa: F401
+    WebPImagePlugin,  # noqa: F401
+    features,
+)
+
+from rowserve.graphs.rows import Array, Buffer, Rows
+from rowserve.graphs.signature import Signature, numpy_dtype
+from rowserve.handlers.items import PictureDecoder
+from rowserve.handlers.picture_header import broken_picture, picture_header
+from rowserve.handlers.picture_settings import PictureCard, PictureSettings, picture_settings
+from rowserve.handlers.problem import Problem
+
+CODE_VERSION = (
+    1  # counts up with every change below that can change a pixel, so that old aliases are not found
+)
+MAX_PIXELS = 50_000_000
+DRAFT_GAP = 2.0  # a JPEG decoded at reduced scale keeps at least so many times the pixels wanted, each way
+WHITE = (255, 255, 255)
+FILTERS = {
+    "nearest": Image.Resampling.NEAREST,
+    "box": Image.Resampling.BOX,
+    "bilinear": Image.Resampling.BILINEAR,
+    "hamming": Image.Resampling.HAMMING,
+    "bicubic": Image.Resampling.BICUBIC,
+    "lanczos": Image.Resampling.LANCZOS,
+}
+SIDEWAYS = frozenset((5, 6, 7, 8))  # EXIF orientations that swap width and height
+ORIENTATION = 0x0112
+
+
+def picture_decoders(
+    card: PictureCard, signatures: Mapping[str, Signature], max_pixels: int = MAX_PIXELS
+) -> dict[str, PictureDecoder | Problem]:
+    """For each signature its decoder, or the Problem (422) that says why pictures cannot feed it."""
+    decoders: dict[str, PictureDecoder | Problem] = {}
+    for name, signature in signatures.items():
+        try:
+            decoders[name] = Decoder(picture_settings(card, signature), max_pixels)
+        except Problem as problem:
+            decoders[name] = problem
+    return decoders
+
+
+class Decoder:
+    """Turns uploads into rows by one set of settings; holds no state that changes, so any thread may call it.
+
+    `max_pixels` counts width x height of the stored picture and is checked before anything is decoded.
+    """
+
+    def __init__(self, settings: PictureSettings, max_pixels: int = MAX_PIXELS) -> None:
+        self.settings = settings
+        self.max_pixels = max_pixels
+        self._filter = FILTERS[settings.filter]
+        self._dtype = numpy_dtype(settings.dtype)
+        if Image.MAX_IMAGE_PIXELS is not None:  # Pillow's own, process-wide cap must not bite before ours
+            Image.MAX_IMAGE_PIXELS = max(Image.MAX_IMAGE_PIXELS, max_pixels)
+
+    @cached_property
+    def identity(self) -> bytes:
+        """Names the settings, the version of this code, and the libraries that decode."""
+        named = {
+            "code": CODE_VERSION,
+            "pillow": PIL.__version__,
+            "libraries": {name: features.version(name) for name in ("libjpeg_turbo", "webp", "zlib")},
+            "settings": asdict(self.settings),
+        }
+        return json.dumps(named, sort_keys=True).encode()
+
+    def check(self, upload: Buffer) -> None:
+        """Raises Problem 413 or 422 by what the header alone tells."""
+        header = picture_header(upload)
+        self._check_pixels(header.format, header.width, header.height)
+
+    def decode(self, upload: Buffer) -> Rows:
+        """One row of the input's dtype and row shape. Raises Problem 413 or 422."""
+        header = picture_header(upload)
+        self._check_pixels(header.format, header.width, header.height)
+        try:
+            with Image.open(io.BytesIO(upload), formats=[header.format]) as picture:
+                self._check_pixels(header.format, *picture.size)  # a GIF's frame may exceed its screen
+                pixels = self._pixels(picture)
+        except Problem:
+            raise
+        except PIL.UnidentifiedImageError:
+            raise broken_picture(f"not a readable {header.format}: its header is broken") from None
+        except Exception as error:  # noqa: BLE001  (Pillow's plugins raise anything at all on hostile bytes)
+            raise broken_picture(f"broken {header.format}: {describe(error)}") from None
+        return Rows({self.settings.input: self._scale(pixels).reshape(1, *self.settings.shape)}, 1)
+
+    def _check_pixels(self, kind: str, width: int, height: int) -> None:
+        if width * height > self.max_pixels:
+            raise Problem(
+                413,
+                f"this {kind} has {width} x {height} pixels; at most {self.max_pixels:,} are taken",
+                title="Picture too large",
+                reason="picture_too_large",
+            )
+
+    def _pixels(self, picture: ImageFile.ImageFile) -> Array:
+        """uint8 [height, width, channels] (or [height, width])."""
+        if picture.format in ("JPEG", "MPO"):
+            turn = orientation(picture)
+            self._draft(picture, turn in SIDEWAYS)
+            picture.load()
+        else:
+            picture.load()  # first: asking a PNG for its EXIF loads it too, and would swallow its faults
+            turn = orientation(picture)
+        image = flat(picture, "RGB" if self.settings.colour == "rgb" else "L")
+        if turn != 1:
+            image = image.transpose(TURNS[turn])
+        return np.asarray(self._fitted(image))
+
+    def _draft(self, picture: ImageFile.ImageFile, sideways: bool) -> None:
+        """Have a JPEG decoded at a half, a quarter or an eighth where enough pixels remain."""
+        if self.settings.filter == "nearest":
+            return
+        height, width = self.settings.size
+        if sideways:
+            width, height = height, width
+        if self.settings.fit != "stretch":  # one scale for both sides: that of the side that is cut or filled
+            pick = max if self.settings.fit == "crop" else min
+            scale = pick(width / picture.width, height / picture.height)
+            width, height = round(picture.width * scale), round(picture.height * scale)
+        picture.draft(None, (int(width * DRAFT_GAP), int(height * DRAFT_GAP)))
+
+    def _fitted(self, image: Image.Image) -> Image.Image:
+        height, width = self.settings.size
+        if image.size == (width, height):
+            return image
+        if self.settings.fit == "stretch":
+            return image.resize((width, height), self._filter)
+        if self.settings.fit == "crop":
+            return image.resize((width, height), self._filter, box=centred_box(image.size, (width, height)))
+        scale = min(width / image.width, height / image.height)
+        inner = max(1, round(image.width * scale)), max(1, round(image.height * scale))
+        framed = Image.new(image.mode, (width, height))
+        framed.paste(image.resize(inner, self._filter), ((width - inner[0]) // 2, (height - inner[1]) // 2))
+        return framed
+
+    def _scale(self, pixels: Array) -> Array:
+        """Pixels as the input takes them: by a table of the 256 values, each rounded once."""
+        if not self.settings.scaled:
+            return pixels.astype(self._dtype)
+        if len(self._tables) == 1:
+            return np.take(self._tables[0], pixels)
+        return np.stack([np.take(table, pixels[..., c]) for c, table in enumerate(self._tables)], axis=-1)
+
+    @cached_property
+    def _tables(self) -> list[Array]:
+        low, high = self.settings.range
+        values = low + (high - low) * np.arange(256, dtype=np.float64) / 255.0
+        channels = max(len(self.settings.mean), len(self.settings.std))
+        means = np.broadcast_to(self.settings.mean, channels)
+        stds = np.broadcast_to(self.settings.std, channels)
+        return [((values - mean) / std).astype(self._dtype) for mean, std in zip(means, stds, strict=True)]
+
+
+def describe(error: Exception) -> str:
+    """Pillow's words on what was wrong, or the kind of error where it has none."""
+    return " ".join(str(error).split())[:200] or type(error).__name__
+
+
+def orientation(picture: Image.Image) -> int:
+    """The EXIF turn, 1 to 8; 1 (none) where there is no readable EXIF."""
+    try:
+        turn = picture.getexif().get(ORIENTATION, 1)
+    except Exception:  # noqa: BLE001  (broken EXIF in a good picture: what browsers do is show it unturned)
+        return 1
+    return turn if isinstance(turn, int) and 1 <= turn <= 8 else 1
+
+
+TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+
+def flat(picture: Image.Image, mode: str) -> Image.Image:
+    """The picture as "RGB" or "L", over white where it is see-through."""
+    if picture.mode.startswith("I"):  # 16 bits: Pillow's own conversion would cut at 255 instead of scaling
+        wide = np.asarray(picture)
+        picture = Image.fromarray((wide.clip(0, 65535) >> 8).astype(np.uint8))
+    if picture.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in picture.info:
+        seen = picture.convert("RGBA")
+        picture = Image.new("RGB", seen.size, WHITE)
+        picture.paste(seen, mask=seen.getchannel("A"))
+    return picture if picture.mode == mode else picture.convert(mode)
+
+
+def centred_box(size: tuple[int, int], wanted: tuple[int, int]) -> tuple[float, float, float, float]:
+    """The largest centred box of `size` (width, height) with the proportions of `wanted`."""
+    width, height = size
+    scale = min(width / wanted[0], height / wanted[1])
+    box_width, box_height = min(width, wanted[0] * scale), min(height, wanted[1] * scale)
+    left, top = (width - box_width) / 2, (height - box_height) / 2
+    return left, top, left + box_width, top + box_height
