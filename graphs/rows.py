@@ -1,10 +1,10 @@
 """Rows: named arrays that share their leading dimension, and the canonical bytes of one row.
 
-Pure values, safe on any thread. The packed form serves twice: a row's inputs are hashed in it, and a row's outputs are
-kept in it, so two rows that differ in anything never share it:
+Pure values, safe on any thread. The packed form serves twice: a row's inputs are hashed in it, and a row's outputs
+are kept in it, so two rows that differ in anything never share it:
 
-* every tensor's row shape known and numeric: the little-endian C-order bytes of the tensors, in the order of their names;
-* else, for each tensor: rank (u32), dimensions (u64 each), then its bytes; strings as length (u64) and bytes, one by one.
+* every tensor's row shape known and numeric: the tensors' little-endian C-order bytes, in the order of their names;
+* else, for each tensor: rank (u32), dimensions (u64 each), then its bytes; strings as length (u64) and bytes each.
 """
 
 from __future__ import annotations
@@ -184,7 +184,7 @@ def as_bytes(array: Array) -> memoryview:
     array = little_endian(array)
     if not array.size:
         return memoryview(b"")
-    return memoryview(array.reshape(-1).view(np.uint8))
+    return array.reshape(-1).view(np.uint8).data
 
 
 def from_bytes(buffer: memoryview, dtype: np.dtype[Any], shape: tuple[int, ...]) -> Array:
@@ -194,7 +194,7 @@ def from_bytes(buffer: memoryview, dtype: np.dtype[Any], shape: tuple[int, ...])
 
 
 def read_tensor(packed: memoryview, at: int, spec: TensorSpec, shape: tuple[int, ...]) -> tuple[Array, int]:
-    """One framed tensor that starts at `at`, and where the next one starts. Raises ValueError when bytes are missing."""
+    """One framed tensor that starts at `at`, and where the next one starts. Raises ValueError when bytes miss."""
     size = 1
     for dimension in shape:
         size *= dimension

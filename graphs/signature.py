@@ -15,7 +15,8 @@ import numpy as np
 DEFAULT_SIGNATURE = "serving_default"
 STRING = "string"
 NUMERIC = frozenset(
-    "bool uint8 uint16 uint32 uint64 int8 int16 int32 int64 float16 bfloat16 float32 float64 complex64 complex128".split()
+    ("bool", "uint8", "uint16", "uint32", "uint64", "int8", "int16", "int32", "int64")
+    + ("float16", "bfloat16", "float32", "float64", "complex64", "complex128")
 )
 
 
@@ -29,7 +30,8 @@ def numpy_dtype(name: str) -> np.dtype[Any]:
     if name == "bfloat16":
         import ml_dtypes
 
-        return np.dtype(ml_dtypes.bfloat16)
+        bfloat16: np.dtype[Any] = np.dtype(ml_dtypes.bfloat16)
+        return bfloat16
     if name not in NUMERIC:
         raise ValueError(f"dtype {name} cannot be served")
     return np.dtype(name)

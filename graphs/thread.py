@@ -34,7 +34,7 @@ class Session(Protocol):
 
 
 class GraphThread:
-    """One model's thread: it loads the model when it is first asked for anything, then runs one piece of work at a time.
+    """One model's thread: it loads the model when it is first asked for anything, then does one thing at a time.
 
     `run` may be called at any time; `done` comes in the reactor with the result or the exception, in order.
     A model that does not load fails every piece of work with the exception of its load.
@@ -84,7 +84,7 @@ class GraphThread:
         session, failure = None, None
         try:
             session = self._load()
-        except BaseException as error:  # told to whoever asks; the thread must live on to tell them
+        except BaseException as error:  # noqa: BLE001  told to whoever asks; the thread must live on to tell them
             failure = error
         while (task := self._inbox.get()) is not None:
             work, done = task
@@ -98,7 +98,7 @@ class GraphThread:
         self._busy_since = self._clock()
         try:
             return work(session)
-        except BaseException as error:  # the reactor decides what it means
+        except BaseException as error:  # noqa: BLE001  the reactor decides what it means
             return error
         finally:
             self._busy_since = None

@@ -1,6 +1,6 @@
 """Builds everything once, top to bottom, out of the settings: cache, pipeline and models. Reactor thread.
 
-Every door (the server, infer, warm) is built on this. Blocking work is done before the reactor runs, or on a graph thread.
+Every door (the server, infer, warm) is built on this. What blocks is done before the reactor runs, or on a graph thread.
 """
 
 from __future__ import annotations
@@ -197,7 +197,8 @@ def labels(source: ModelSource, about: ModelDescription) -> Labels | None:
     if wanted and wanted not in outputs:
         raise BadSettings(f"model {source.name}: its card names the output {wanted!r}; there is: {', '.join(outputs)}")
     if wanted and outputs[wanted].shape != (len(names),):
-        raise BadSettings(f"model {source.name}: {len(names)} labels for output {wanted} of shape {outputs[wanted].shape}")
+        shape = outputs[wanted].shape
+        raise BadSettings(f"model {source.name}: {len(names)} labels do not fit output {wanted} of row shape {shape}")
     if not wanted and len(fitting) != 1:
         raise BadSettings(f"model {source.name}: say in its card which output its {len(names)} labels belong to")
     return Labels(wanted or fitting[0], names)

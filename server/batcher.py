@@ -70,7 +70,7 @@ class PendingRow:
 
 @dataclass(slots=True, eq=False)
 class Batch:
-    """Rows that run in one session call. `queued` is how long its oldest row waited, `ran` how long it ran (seconds)."""
+    """Rows of one session call. `queued` is how long its oldest row waited, `ran` how long it ran (seconds)."""
 
     rows: list[PendingRow]
     started: float
@@ -88,8 +88,8 @@ class Promise:
 
 @dataclass(frozen=True, slots=True)
 class BatchLimits:
-    """`max_rows` of a batch; `max_wait` in seconds: how long an idle thread is held for fuller batches, counted from the
-    first row's arrival (0: never); how many rows and bytes may wait in the queue."""
+    """`max_rows` of a batch; `max_wait` in seconds: how long an idle thread is held for fuller batches, counted from
+    the first row's arrival (0: never); how many rows and bytes may wait in the queue."""
 
     max_rows: int = 32
     max_wait: float = 0.0
@@ -100,8 +100,8 @@ class BatchLimits:
 class Batcher:
     """The rows of one model that wait for its graph thread.
 
-    `admit` may refuse a request with Problem 503. An admitted one is fed in pieces as there is room, and each of its rows
-    is answered or failed once, unless it leaves. `computed` hears of every batch once, before those who wait for its rows.
+    `admit` may refuse a request with Problem 503. An admitted one is fed in pieces as there is room, and each of its
+    rows is answered or failed once, unless it leaves. `computed` hears of every batch once, before those who wait.
     """
 
     def __init__(

@@ -38,8 +38,8 @@ class BatchCard(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
 
 
 class CacheCard(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
-    """[cache]: whether rows are kept, for how long ("30d"; for ever when unset), and whether a row's bytes may depend on
-    its company (`exact = false`)."""
+    """[cache]: whether rows are kept, for how long ("30d"; for ever when unset), and whether a row's bytes may depend
+    on its company (`exact = false`)."""
 
     enabled: bool = True
     ttl: str | None = None
@@ -56,8 +56,8 @@ class CacheCard(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
 
 
 class Card(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
-    """The whole card. `static_inputs` names inputs without the batch dimension; `outputs` narrows what is computed and kept;
-    `allow_ops` lets a graph in that holds these otherwise forbidden ops."""
+    """The whole card. `static_inputs` names inputs without the batch dimension; `outputs` narrows what is computed and
+    kept; `allow_ops` lets a graph in that holds these otherwise forbidden ops."""
 
     picture: PictureCard = PictureCard()
     labels: LabelsCard = LabelsCard()

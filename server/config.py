@@ -12,8 +12,8 @@ from rowserve.server.units import Bytes, Seconds
 
 
 class CacheConfig(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
-    """[cache]: its folder (default: the platform's user cache folder + /rowserve), the cap of its file when that is made, and
-    whether there is one at all."""
+    """[cache]: its folder (default: the platform's user cache folder + /rowserve), the cap of its file when that is
+    made, and whether there is one at all."""
 
     folder: str = ""
     size: str = "4GiB"

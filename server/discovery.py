@@ -58,8 +58,8 @@ def at(name: str, path: Path) -> Iterator[ModelSource]:
         return
     found = versions(path)
     if not found:
-        what = "the folder is empty" if not any(path.iterdir()) else "it holds neither saved_model.pb nor version folders"
-        raise BadSettings(f"model {name}: {path} is not a model: {what}")
+        why = "it holds neither saved_model.pb nor version folders" if any(path.iterdir()) else "the folder is empty"
+        raise BadSettings(f"model {name}: {path} is not a model: {why}")
     card = read_card(path)
     for version, folder in sorted(found.items()):
         yield ModelSource(name, version, folder, card)
@@ -92,7 +92,7 @@ def pick(sources: list[ModelSource], version: str) -> ModelSource:
 
 
 def versions(folder: Path) -> dict[int, Path]:
-    """The version folders in a model's folder. One that is not a model yet is listed all the same: loading says why."""
+    """The version folders in a model's folder, also those that hold no model: loading them says why."""
     return {
         int(entry.name): entry
         for entry in folder.iterdir()

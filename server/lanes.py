@@ -1,7 +1,7 @@
 """The order in which pending rows run: lanes, two priorities, and the share of bulk. Reactor thread.
 
-Rows of one lane may share a batch. Interactive rows go first, oldest first; bulk rows fill what is left and get at least
-one row in eight while they wait.
+Rows of one lane may share a batch. Interactive rows go first, oldest first; bulk rows fill what is left and get at
+least one row in eight while they wait.
 """
 
 from __future__ import annotations

@@ -195,8 +195,12 @@ class PendingAnswer:
             self._served.outputs, self._packed, self._outcomes, self._errors, self._timing, self._served.alone
         )
         if self.priority is Priority.BULK:
-            self._pipeline.when_kept(lambda: self._deferred.called or self._deferred.callback(answer))
+            self._pipeline.when_kept(lambda: self._hand_over(answer))
         else:
+            self._hand_over(answer)
+
+    def _hand_over(self, answer: Answer) -> None:
+        if not self._deferred.called:  # a bulk client may have gone while its rows waited to be kept
             self._deferred.callback(answer)
 
     def _late(self) -> None:

@@ -31,9 +31,9 @@ DeferToPool = Callable[[Callable[[], T]], "Deferred[T]"]
 class RowPipeline:
     """The straight line from items to an answer.
 
-    `answer` returns the Answer itself when every row is in the cache, else a Deferred of it. Cancel that when the client
-    has gone. Faults of the whole request (a full queue, only-if-cached and a row missing) fail it with a Problem; faults
-    of a row stand in the answer.
+    `answer` returns the Answer itself when every row is in the cache, else a Deferred of it. Cancel that when the
+    client has gone. Faults of the whole request (a full queue, only-if-cached and a row missing) fail it with a
+    Problem; faults of a row stand in the answer.
     """
 
     def __init__(self, cache: RowCache, clock: Any, metrics: Metrics, defer_to_pool: DeferToPool[Any]) -> None:

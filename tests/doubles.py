@@ -39,7 +39,7 @@ class SteppedGraphThread:
         work, done = self.inbox[0]
         try:
             result = self.failure or work(self.session)
-        except BaseException as error:
+        except BaseException as error:  # noqa: BLE001  as the real one does
             result = error
         self.inbox.popleft()
         done(result)
@@ -69,7 +69,7 @@ class SteppedPool:
         call, done = self.calls.popleft()
         try:
             result = call()
-        except Exception:
+        except Exception:  # noqa: BLE001  as the real one does
             done.errback()
         else:
             done.callback(result)
@@ -93,7 +93,7 @@ def arithmetic_signature(width: int = 4, *, alone: str = "", name: str = "servin
 
 
 class ArithmeticSession:
-    """A loaded model without TensorFlow: doubles its rows and sums them up. A row that holds BROKEN breaks its batch."""
+    """A model without TensorFlow: doubles its rows and sums them up. A row that holds BROKEN breaks its batch."""
 
     def __init__(self, *signatures: Signature) -> None:
         self.signatures = signatures or (arithmetic_signature(),)

@@ -121,7 +121,8 @@ def test_shapes_that_differ_cannot_be_stacked():
 
 def test_no_rows_stack_to_empty_arrays_of_the_right_dtype():
     stacked = RowLayout([TensorSpec("x", "int32", (2, None)), TensorSpec("s", "string", ())]).stack([])
-    assert (stacked["x"].shape, stacked["x"].dtype, stacked["s"].shape) == ((0, 2, 0), np.int32, (0,))
+    assert (stacked["x"].shape, stacked["s"].shape) == ((0, 2, 0), (0,))
+    assert stacked["x"].dtype == np.int32
 
 
 def test_bfloat16_keeps_its_bits():

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import queue
 import threading
+from functools import partial
 from typing import Any
 
 from rowserve.graphs.thread import GraphThread
@@ -40,13 +41,20 @@ def test_work_runs_on_one_thread_in_order_and_is_done_in_the_reactor():
     reactor = Reactor(lambda: session)
     ran_on: list[int] = []
     done: list[Any] = []
+
+    def work(number: int, session: Any) -> tuple[Any, int]:
+        ran_on.append(threading.get_ident())
+        return session, number
+
     for number in range(3):
-        reactor.graph.run(lambda s, n=number: (ran_on.append(threading.get_ident()), s, n)[1:], done.append)
-    assert not reactor.graph.idle
+        reactor.graph.run(partial(work, number), done.append)
+    waiting = reactor.graph.idle
+    assert not waiting
     for _ in range(3):
         reactor.turn()
     assert done == [(session, 0), (session, 1), (session, 2)]
-    assert len(set(ran_on)) == 1 and ran_on[0] != threading.get_ident()
+    assert len(set(ran_on)) == 1
+    assert ran_on[0] != threading.get_ident()
     assert reactor.graph.idle
     reactor.end()
     assert session.closed
@@ -54,8 +62,9 @@ def test_work_runs_on_one_thread_in_order_and_is_done_in_the_reactor():
 
 def test_nothing_is_loaded_before_anything_is_asked():
     loads: list[int] = []
-    reactor = Reactor(lambda: loads.append(1))
-    assert not reactor.threads and not loads
+    reactor = Reactor(partial(loads.append, 1))
+    assert not reactor.threads
+    assert not loads
     reactor.end()
 
 
@@ -86,7 +95,12 @@ def test_how_long_the_work_has_been_running_can_be_read_meanwhile():
     reactor = Reactor(ArithmeticSession)
     begun, go_on = threading.Event(), threading.Event()
     done: list[Any] = []
-    reactor.graph.run(lambda session: (begun.set(), go_on.wait(WAIT)), done.append)
+
+    def work(_: Any) -> None:
+        begun.set()
+        go_on.wait(WAIT)
+
+    reactor.graph.run(work, done.append)
     assert begun.wait(WAIT)
     reactor.now = 61.0
     assert reactor.graph.busy_seconds() == 61.0
