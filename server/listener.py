@@ -1,0 +1,81 @@
+"""The factory of connections: what they share, and how they end when the server stops. Reactor thread."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from twisted.web import server
+from twisted.web.resource import Resource
+
+from rowserve.server.channel import HardenedChannel
+from rowserve.server.deadlines import Deadlines
+from rowserve.server.request import ApiRequest
+
+if TYPE_CHECKING:
+    from rowserve.server.site import Api
+
+
+class ApiSite(server.Site):
+    """Listens for `api`. `drain` ends idle connections, and the others after their answers; then `idle` holds."""
+
+    def __init__(self, api: Api) -> None:
+        super().__init__(Resource(), reactor=api.clock, parsePOSTFormSubmission=False)
+        self.protocol = HardenedChannel  # type: ignore[assignment]
+        self.requestFactory = ApiRequest  # type: ignore[assignment]
+        self.timeOut = None
+        self.api = api
+        self.clock = api.clock
+        self.limits = api.limits
+        self.deadlines = Deadlines(api.clock)
+        self.channels: set[HardenedChannel] = set()
+        self._on_idle: list[Any] = []
+
+    @property
+    def draining(self) -> bool:
+        """Whether the server stops."""
+        return self.api.draining
+
+    def startFactory(self) -> None:  # noqa: N802
+        """No access log: stock's writes a line a request to the process's log."""
+
+    def stopFactory(self) -> None:  # noqa: N802
+        """Nothing was started."""
+
+    def log(self, request: Any) -> None:
+        """No access log."""
+
+    def opened(self, channel: HardenedChannel) -> None:
+        """A client has connected."""
+        self.channels.add(channel)
+        self.deadlines.add(channel)
+
+    def closed(self, channel: HardenedChannel) -> None:
+        """A client has gone."""
+        self.channels.discard(channel)
+        self.deadlines.discard(channel)
+        if not self.channels:
+            waiting, self._on_idle = self._on_idle, []
+            for call in waiting:
+                call()
+
+    def refused(self, status: int) -> None:
+        """A connection broke the protocol before it had asked for anything."""
+        self.api.metrics.request("malformed", status, 0.0)
+
+    def drain(self) -> None:
+        """No further request on any connection."""
+        self.api.draining = True
+        for channel in list(self.channels):
+            channel.drain()
+
+    def when_idle(self, call: Any) -> None:
+        """Calls, now or later, when no connection is left."""
+        if self.channels:
+            self._on_idle.append(call)
+        else:
+            call()
+
+    def abort(self) -> None:
+        """Cut off whoever is still there."""
+        for channel in list(self.channels):
+            channel.transport.abortConnection()

@@ -1,0 +1,120 @@
+"""GET /openapi.json: OpenAPI 3.1, made of the table of routes. Pure functions."""
+
+from __future__ import annotations
+
+import re
+from functools import lru_cache
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+import orjson
+
+from rowserve.handlers.problem import phrase
+from rowserve.server.routes import FORM, JSON, NDJSON, PROBLEM, ROUTES, Parameter, Route
+
+ANY: dict[str, Any] = {}
+PROBLEM_SCHEMA = {
+    "type": "object",
+    "required": ["status", "title", "detail"],
+    "properties": {
+        "type": {"type": "string"},
+        "status": {"type": "integer"},
+        "title": {"type": "string"},
+        "detail": {"type": "string"},
+    },
+}
+FORM_SCHEMA = {"type": "object", "additionalProperties": {"type": "string", "format": "binary"}}
+LINE_SCHEMA = {"type": "string", "description": "JSON objects, one a line."}
+PATH_PATTERNS = {"model": "^[A-Za-z0-9_-][A-Za-z0-9._-]{0,63}$", "version": "^[1-9][0-9]*$"}
+HEADERS = (
+    ("Cache-Control", "no-store, no-cache, only-if-cached, max-age=N: what the row cache may do for this request."),
+    ("Request-Timeout", "Seconds until rows that are not answered get a 504."),
+)
+
+
+@lru_cache(maxsize=1)
+def document() -> bytes:
+    """The whole description."""
+    paths: dict[str, Any] = {}
+    for route in ROUTES:
+        paths.setdefault(route.path, {})[route.method.lower()] = operation(route)
+    info = {"title": "rowserve", "version": own_version(), "description": "Answers rows, each computed once."}
+    return orjson.dumps({"openapi": "3.1.0", "info": info, "paths": paths, "components": components()})
+
+
+def own_version() -> str:
+    """The installed version."""
+    try:
+        return version("rowserve")
+    except PackageNotFoundError:
+        return "0"
+
+
+def components() -> dict[str, Any]:
+    """What the operations refer to."""
+    error = {"type": "object", "required": ["error"], "properties": {"error": {"type": "string"}}}
+    return {"schemas": {"Problem": PROBLEM_SCHEMA, "Error": error}}
+
+
+def operation(route: Route) -> dict[str, Any]:
+    """One method of one path."""
+    names = re.findall(r"{(\w+)}", route.path)
+    parameters = [path_parameter(name) for name in names] + [query_parameter(each) for each in route.query]
+    if route.takes:
+        parameters += [header_parameter(name, text) for name, text in HEADERS]
+    good = {route.gives: {"schema": schema(route.gives)}}
+    responses: dict[str, Any] = {"200": {"description": "OK", "content": good}}
+    for status in route.statuses:
+        responses[str(status)] = {"description": phrase(status), "content": {route.faults: {"schema": fault(route)}}}
+    described: dict[str, Any] = {
+        "operationId": operation_id(route),
+        "summary": route.text,
+        "parameters": parameters,
+        "responses": responses,
+    }
+    if route.takes:
+        content = {kind: {"schema": schema(kind)} for kind in route.takes}
+        described["requestBody"] = {"required": True, "content": content}
+    return described
+
+
+def operation_id(route: Route) -> str:
+    """`post_images_model`, and so on."""
+    return "_".join([route.method.lower(), *re.findall(r"\w+", route.path)])
+
+
+def fault(route: Route) -> dict[str, Any]:
+    """The schema of an error."""
+    if route.faults == PROBLEM:
+        return {"$ref": "#/components/schemas/Problem"}
+    return {"$ref": "#/components/schemas/Error"} if route.path.startswith("/v1/") else {"type": "object"}
+
+
+def schema(content_type: str) -> dict[str, Any]:
+    """What is known of a body of that type."""
+    if content_type == FORM:
+        return FORM_SCHEMA
+    if content_type == NDJSON:
+        return LINE_SCHEMA
+    if content_type == JSON:
+        return {"type": "object"}
+    return {"type": "string"} if content_type.startswith("text/") else ANY
+
+
+def path_parameter(name: str) -> dict[str, Any]:
+    """A part of the path."""
+    pattern = {"type": "string", "pattern": PATH_PATTERNS[name]}
+    return {"name": name, "in": "path", "required": True, "schema": pattern}
+
+
+def query_parameter(parameter: Parameter) -> dict[str, Any]:
+    """A field of the query."""
+    kind: dict[str, Any] = {"type": "string"}
+    if parameter.values:
+        kind["enum"] = list(parameter.values)
+    return {"name": parameter.name, "in": "query", "description": parameter.text, "schema": kind}
+
+
+def header_parameter(name: str, text: str) -> dict[str, Any]:
+    """A request header."""
+    return {"name": name, "in": "header", "description": text, "schema": {"type": "string"}}

@@ -1,0 +1,293 @@
+"""POST /rows: lines in, lines out, both streamed, with memory bounded whatever the client does. Reactor thread.
+
+Lines are read in groups, a group a turn; each group is one question to the pipeline, and its answers are written
+in order. While too many rows are on their way, or the client does not take its answers, nothing more is read from it.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.interfaces import IPushProducer
+from zope.interface import implementer
+
+from rowserve.handlers import ndjson
+from rowserve.handlers.http_headers import request_options
+from rowserve.handlers.items import Answer, Priority
+from rowserve.handlers.lines import Line, LineSplitter
+from rowserve.handlers.native_rows import check_names, read_wants, single
+from rowserve.handlers.problem import Problem
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from twisted.python.failure import Failure
+
+    from rowserve.server.models import ServedModel
+    from rowserve.server.request import ApiRequest
+    from rowserve.server.site import Api
+
+PROTOCOL = "rows"
+GROUP_LINES = 64
+GROUP_BYTES = 131072
+PRIORITIES = {"": Priority.INTERACTIVE, "interactive": Priority.INTERACTIVE, "bulk": Priority.BULK}
+
+
+@dataclass(slots=True, eq=False)
+class Group:
+    """Lines that are asked together; `text` is their answer, once it is there."""
+
+    first: int
+    lines: list[Line]
+    nbytes: int
+    text: bytes | None = None
+    cancel: Callable[[], None] | None = None
+
+
+@implementer(IPushProducer)
+class RowStream:
+    """The sink of a request's lines, and the producer of its answer."""
+
+    endless = True  # no limit for the body as a whole
+
+    def __init__(self, api: Api, request: ApiRequest, model: ServedModel) -> None:
+        query = request.query
+        check_names(query, ndjson.QUERY)
+        self._api = api
+        self._request = request
+        self._model = model
+        self._signature = model.face.signature(single(query, "signature"))
+        self._wants = read_wants(model.face, self._signature, single(query, "top"), single(query, "outputs"))
+        priority = choice(query, "priority", PRIORITIES)
+        # A bulk door reports success only after a real sync.
+        bulk = priority is Priority.BULK
+        self._sync = choice(query, "sync", {"": bulk, "0": False, "1": True})
+        self._options = request_options(request.headers, PROTOCOL, priority)
+        self._reader = ndjson.LineReader(model.face, self._signature)
+        self._splitter = LineSplitter(api.limits.line_bytes)
+        self._lines: deque[Line] = deque()
+        self._groups: deque[Group] = deque()
+        self._read = 0  # lines that went into groups
+        self._rows = 0  # lines on their way
+        self._bytes = 0
+        self._kept = b""  # with sync: the last line, until all is on disk
+        self._fault: Problem | None = None
+        self._ended = False
+        self._syncing = False
+        self._asking = False
+        self._paused = False
+        self._turn: Any = None
+        request.on_hang_up(self._gone)
+
+    # The body
+
+    @property
+    def full(self) -> bool:
+        """Whether nothing more may be fed now."""
+        return bool(self._lines) or not self._room
+
+    @property
+    def owing(self) -> bool:
+        """Whether the client has sent lines that are not answered yet."""
+        return bool(self._lines or self._groups)
+
+    @property
+    def _room(self) -> bool:
+        limits = self._api.limits
+        return self._rows < limits.stream_rows and self._bytes < limits.stream_bytes
+
+    def feed(self, piece: bytes) -> bool:
+        """The next bytes."""
+        self._lines.extend(self._splitter.feed(piece))
+        self._go_on()
+        return False
+
+    def complete(self) -> None:
+        """There are no more."""
+        self._lines.extend(self._splitter.finish())
+        self._ended = True
+        self._go_on()
+
+    def fail(self, problem: Problem) -> None:
+        """The body broke off: what came whole is answered, then a line says why there is no more."""
+        self._fault = problem
+        self._ended = True
+        self._go_on()
+
+    # Groups
+
+    def _go_on(self) -> None:
+        if self._turn is None and self._lines and self._room:
+            self._asking = True
+            try:
+                self._ask(self._next_group())
+            finally:
+                self._asking = False
+        self._flush()
+        if self._turn is None and self._lines and self._room:
+            self._turn = self._api.clock.callLater(0, self._next_turn)
+
+    def _next_turn(self) -> None:
+        self._turn = None
+        self._go_on()
+        if not self.full:
+            self._request.pump()
+
+    def _next_group(self) -> Group:
+        group = Group(self._read + 1, [], 0)
+        while self._lines and len(group.lines) < GROUP_LINES:
+            line = self._lines[0]
+            size = len(line) if isinstance(line, bytes) else 0
+            if group.lines and group.nbytes + size > GROUP_BYTES:
+                break
+            group.lines.append(self._lines.popleft())
+            group.nbytes += size
+        self._read += len(group.lines)
+        self._rows += len(group.lines)
+        self._bytes += group.nbytes
+        self._groups.append(group)
+        return group
+
+    def _ask(self, group: Group) -> None:
+        """From lines to their answer; each step is taken at once where it can be, else when it is done."""
+        if group.nbytes > self._api.limits.pool_parse_bytes:
+            parse = partial(self._reader.read, group.lines)
+            self._when(group, self._api.defer_to_pool(parse), partial(self._parsed, group))
+        else:
+            self._parsed(group, self._reader.read(group.lines))
+
+    def _parsed(self, group: Group, items: Any) -> None:
+        answer = self._api.pipeline.answer(self._model, self._signature, items, self._options)
+        if isinstance(answer, Deferred):
+            self._when(group, answer, partial(self._answered, group))
+        else:
+            self._answered(group, answer)
+
+    def _answered(self, group: Group, answer: Answer) -> None:
+        encode = partial(ndjson.encode_lines, self._model.face, answer, self._wants, group.first)
+        if sum(len(row) for row in answer.packed if row is not None) > self._api.limits.pool_encode_bytes:
+            self._when(group, self._api.defer_to_pool(encode), partial(self._done, group))
+        else:
+            self._done(group, encode())
+
+    def _when(self, group: Group, result: Deferred[Any], then: Callable[[Any], None]) -> None:
+        group.cancel = result.cancel
+        result.addCallback(then)
+        result.addErrback(partial(self._failed, group))
+
+    def _failed(self, group: Group, failure: Failure) -> None:
+        if self._request.channel is None or failure.check(CancelledError):
+            return
+        if isinstance(failure.value, Problem):
+            problem = failure.value
+        else:
+            self._request.log_failure(failure)
+            problem = Problem(500, "the server failed; its log says why", reason="crashed")
+        numbered = range(group.first, group.first + len(group.lines))
+        self._done(group, b"".join(ndjson.encode_problem_line(problem, line) for line in numbered))
+
+    def _done(self, group: Group, text: bytes) -> None:
+        group.text = text
+        group.cancel = None
+        group.nbytes += len(text)
+        self._bytes += len(text)
+        if self._groups and self._groups[0] is group and not self._asking:
+            self._go_on()
+            if not self.full:
+                self._request.pump()
+
+    # The answer
+
+    def _flush(self) -> None:
+        """Writes what is known, in order, as long as the client takes it."""
+        while self._groups and self._groups[0].text is not None and not self._paused:
+            group = self._groups.popleft()
+            self._rows -= len(group.lines)
+            self._bytes -= group.nbytes
+            self._write(group.text or b"")
+        if self._ended and not self._lines and not self._groups and not self._paused:
+            self._end()
+
+    def _write(self, text: bytes) -> None:
+        if self._sync:
+            last = text.rfind(b"\n", 0, -1) + 1
+            text, self._kept = self._kept + text[:last], text[last:]
+        if text and self._request.channel is not None:
+            self._begin()
+            self._request.write(text)
+
+    def _begin(self) -> None:
+        if not self._request.startedWriting:
+            self._request.start(200, [("Content-Type", ndjson.CONTENT_TYPE)], final=False)
+            self._request.registerProducer(self, True)
+            self._request.write(b"")
+
+    def _end(self) -> None:
+        if not self._sync:
+            self._finish()
+        elif not self._syncing:
+            self._syncing = True
+            self._api.pipeline.when_kept(partial(self._api.cache.sync, self._synced))
+
+    def _synced(self, error: Exception | None) -> None:
+        if self._request.channel is None:
+            return
+        self._sync = False
+        if error is not None:
+            told = f"the rows are answered, but not all of them are kept: {error}"
+            self._fault = self._fault or Problem(500, told, title="Not kept", reason="not_kept")
+        self._flush()
+
+    def _finish(self) -> None:
+        if self._request.channel is None or self._request.finished:
+            return
+        if self._fault is not None and not self._request.startedWriting and not self._kept:
+            fault, self._fault = self._fault, None
+            self._request.respond(self._request.problem_form(fault))
+            return
+        self._begin()
+        text = self._kept
+        if self._fault is not None:
+            text += ndjson.encode_problem_line(self._fault, self._read + 1)
+        if text:
+            self._request.write(text)
+        self._request.unregisterProducer()
+        self._request.finish()
+
+    def _gone(self) -> None:
+        """The client has hung up: nothing of this is wanted any more."""
+        self._lines.clear()
+        groups, self._groups = self._groups, deque()
+        if self._turn is not None and self._turn.active():
+            self._turn.cancel()
+        for group in groups:
+            if group.cancel is not None:
+                group.cancel()
+
+    def pauseProducing(self) -> None:  # noqa: N802
+        """The client does not take its answers."""
+        self._paused = True
+
+    def resumeProducing(self) -> None:  # noqa: N802
+        """It does again."""
+        self._paused = False
+        self._go_on()
+        if not self.full:
+            self._request.pump()
+
+    def stopProducing(self) -> None:  # noqa: N802
+        """The connection has gone; `_gone` follows."""
+        self._paused = True
+
+
+def choice(query: Any, name: str, values: dict[str, Any]) -> Any:
+    """The value that a query parameter stands for. Raises Problem 400."""
+    given = single(query, name)
+    if given not in values:
+        there = " or ".join(value for value in values if value)
+        raise Problem(400, f"{name}= takes {there}, not {given[:40]!r}")
+    return values[given]
