@@ -6,9 +6,11 @@ or batcher.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
+from functools import cached_property
 from typing import Any, Protocol
 
 from rowserve.graphs.rows import Array, Buffer, RowLayout, Rows
@@ -145,12 +147,18 @@ class Encoded:
     body: bytes
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Labels:
     """Names of a classifier's outputs: `names[i]` belongs to element i of the row of output `output`."""
 
     output: str
     names: Sequence[str]
+
+    @cached_property
+    def entries(self) -> list[bytes]:
+        """Each class as JSON up to its score: `{"index":7,"label":"cat","score":`."""
+        named = enumerate(self.names)
+        return [b'{"index":%d,"label":%b,"score":' % (i, json.dumps(name).encode()) for i, name in named]
 
 
 @dataclass(frozen=True)

@@ -9,10 +9,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+import orjson
+
 from rowserve.graphs.rows import Array, ShapesDiffer
 from rowserve.graphs.signature import Signature
-from rowserve.handlers.items import Answer, ModelFace, plain_names
-from rowserve.handlers.native_json import jsonable
+from rowserve.handlers.items import Answer, Labels, ModelFace, plain_names
+from rowserve.handlers.native_json import PLAIN, jsonable
 from rowserve.handlers.problem import Problem
 from rowserve.handlers.top_classes import top_classes
 
@@ -71,35 +74,34 @@ def plain_rows(face: ModelFace, answer: Answer, wants: Wants) -> list[dict[str, 
     rows: list[dict[str, Any]] = [{} for _ in answer.packed]
     for index, problem in answer.errors.items():
         rows[index] = {"error": problem.to_plain()}
-    for place, index in enumerate(good):
-        row: dict[str, Any] = {"cache": answer.outcomes[index].value}
-        if tops is not None:
-            row["top"] = tops[place]
-        row["outputs"] = outputs[place]
-        rows[index] = row
+    outcomes = answer.outcomes
+    if tops is None:
+        for index, row in zip(good, outputs, strict=True):
+            rows[index] = {"cache": outcomes[index].value, "outputs": row}
+    else:
+        for index, top, row in zip(good, tops, outputs, strict=True):
+            rows[index] = {"cache": outcomes[index].value, "top": top, "outputs": row}
     return rows
 
 
 def good_rows(
     face: ModelFace, answer: Answer, good: Sequence[int], wants: Wants
-) -> tuple[list[list[dict[str, Any]]] | None, list[dict[str, Any]]]:
-    """(top classes, outputs) of each answered row."""
-    names = list(wants.outputs)
-    label = face.labels.output if face.labels is not None and wants.top else ""
-    needed = names if not label or label in names else [*names, label]
-    if not needed:
-        return (None if wants.top is None else [[] for _ in good]), [{} for _ in good]
+) -> tuple[list[orjson.Fragment] | None, list[dict[str, Any]]]:
+    """(best classes, outputs) of each answered row."""
+    labels = face.labels if wants.top is not None else None
+    needed = list(wants.outputs)
+    if labels is not None and labels.output not in needed:
+        needed.append(labels.output)
     columns = stacked(answer, good, needed)
-    if columns is None:
-        unpacked = [answer.row(index, needed) for index in good]
-        outputs = [{name: jsonable(row[name]) for name in names} for row in unpacked]
-        tops = [labelled(face, row[label][None], wants)[0] for row in unpacked] if label else None
-    else:
-        outputs = spread({name: columns[name] for name in names}, len(good))
-        tops = labelled(face, columns[label], wants) if label else None
-    if tops is None and wants.top is not None:
-        tops = [[] for _ in good]
-    return tops, outputs
+    if columns is not None:
+        outputs = spread({name: columns[name] for name in wants.outputs}, len(good))
+        tops = None if labels is None else labelled(labels, columns[labels.output], wants.top or 0)
+        return tops, outputs
+    unpacked = [answer.row(index, needed) for index in good]
+    outputs = [{name: jsonable(row[name]) for name in wants.outputs} for row in unpacked]
+    if labels is None:
+        return None, outputs
+    return [labelled(labels, row[labels.output][None], wants.top or 0)[0] for row in unpacked], outputs
 
 
 def stacked(answer: Answer, good: Sequence[int], names: Sequence[str]) -> dict[str, Array] | None:
@@ -124,16 +126,17 @@ def spread(columns: Mapping[str, Array], count: int) -> list[dict[str, Any]]:
     return [dict(zip(names, row, strict=True)) for row in zip(*values, strict=True)]
 
 
-def labelled(face: ModelFace, scores: Array, wants: Wants) -> list[list[dict[str, Any]]]:
-    """The best classes of each row of scores [rows, ...], by name."""
-    names: Sequence[str] = face.labels.names if face.labels is not None else ()
+def labelled(labels: Labels, scores: Array, k: int) -> list[orjson.Fragment]:
+    """The best classes of each row of scores [rows, ...], by name, as JSON."""
     flat = scores.reshape(len(scores), -1)
-    best = top_classes(flat, wants.top or 0)
-    count = len(names)
-    return [
-        [
-            {"index": index, "label": names[index] if index < count else None, "score": score}
-            for index, score in zip(indices.tolist(), jsonable(row[indices]), strict=True)
-        ]
-        for indices, row in zip(best, flat, strict=True)
-    ]
+    best = top_classes(flat, k)
+    if not best.shape[1]:
+        return [orjson.Fragment(b"[]")] * len(best)
+    entries, count = labels.entries, len(labels.entries)
+    numbers = orjson.dumps(jsonable(np.take_along_axis(flat, best, axis=1)), option=PLAIN)
+    rows = []
+    for indices, row in zip(best.tolist(), numbers[2:-2].split(b"],["), strict=True):
+        starts = [entries[i] if i < count else b'{"index":%d,"label":null,"score":' % i for i in indices]
+        classes = [b"%b%b}" % pair for pair in zip(starts, row.split(b","), strict=True)]
+        rows.append(orjson.Fragment(b"[%b]" % b",".join(classes)))
+    return rows

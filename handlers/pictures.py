@@ -82,7 +82,7 @@ class Decoder:
         named = {
             "code": CODE_VERSION,
             "pillow": PIL.__version__,
-            "libraries": {name: features.version(name) for name in ("libjpeg_turbo", "webp", "zlib")},
+            "libraries": {name: features.version(name) for name in ("libjpeg_turbo", "webp")},
             "settings": asdict(self.settings),
         }
         return json.dumps(named, sort_keys=True).encode()
