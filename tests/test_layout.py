@@ -42,7 +42,7 @@ ONLY_IN = {
 }
 # Plain values and functions without input or output: a test, a tool or another server can drive them.
 PURE = {"handlers/", "cache/keys.py", "cache/record.py", "graphs/rows.py", "graphs/signature.py"}
-IMPURE = {"twisted", "klein", "treq", "lmdb", "tensorflow", "socket", "threading", "asyncio", "subprocess"}
+IMPURE = {"twisted", "klein", "treq", "lmdb", "tensorflow", "socket", "asyncio", "subprocess"}
 MAINS = {"server/__main__.py", "tools/"}
 LONGEST = 300
 NOT_SOURCE = (".git", ".venv", ".tox", ".*_cache", ".hypothesis", "__pycache__", "*.egg-info", "build")
