@@ -75,13 +75,13 @@ def inputs_of(signature: Signature, value: Any, path: str) -> dict[str, Any] | N
             return None
         told = f"expected an object with the inputs {plain_names(names)}, found {kind_of(value)}"
         raise JsonFault(path, told, kind="object", value=value, wanted=names)
-    for name in names:
-        if name not in value:
-            raise JsonFault(path, f"input {name!r} is missing", kind="missing", value=value, wanted=names)
     for name in value:
         if name not in names:
             told = f"no such input; there are: {plain_names(names)}"
             raise JsonFault(f"{path}.{name[:64]}", told, kind="unknown", value=value, wanted=names)
+    for name in names:
+        if name not in value:
+            raise JsonFault(path, f"input {name!r} is missing", kind="missing", value=value, wanted=names)
     return dict(value)
 
 
