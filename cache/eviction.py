@@ -1,0 +1,87 @@
+"""Keeping the file within its cap: oldest first, with a second chance for what was hit.
+
+Cache writer thread, inside updates. The cap counts pages in use. LMDB writes a changed page anew and can use the old one
+again only two commits later, so the file is larger than what is in use by a few updates' worth of pages: that much is
+left free below the cap, and updates are cut to a size that keeps it small.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from rowserve.cache import layout
+from rowserve.cache.books import Books
+from rowserve.cache.layout import Entry
+from rowserve.cache.store import Space
+
+LEAST_SIZE = 4 * 2**20
+"""The smallest cap, in bytes."""
+
+MAP_OVER_CAP = 1.25
+RESERVED_UPDATES = 8
+LEAST_PAGES = 16
+MOST_PAGES = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """What a cap means in pages.
+
+    `update`: how many an update may touch. `soft`: above it, each update evicts. `hard`: above it, nothing is added.
+    `cap`: where the file shall end.
+    """
+
+    cap: int
+    update: int
+    soft: int
+    hard: int
+
+    @classmethod
+    def of(cls, size: int, page: int = 4096) -> Budget:
+        """The budget of a cap of `size` bytes."""
+        cap = size // page
+        update = min(max(cap // 128, LEAST_PAGES), MOST_PAGES)
+        return cls(cap, update, cap - RESERVED_UPDATES * update, cap - RESERVED_UPDATES * update // 2)
+
+    @property
+    def longest(self) -> int:
+        """Pages of the longest row that is kept."""
+        return self.update * 2
+
+    def pressing(self, space: Space) -> bool:
+        """Whether the hand moves or soon will, so that hits are worth marking."""
+        return space.used > self.soft * 3 // 4
+
+
+@dataclass(frozen=True, slots=True)
+class Swept:
+    """What one pass of the hand did: entries looked at, records dropped, their bytes."""
+
+    looked: int = 0
+    dropped: int = 0
+    freed: int = 0
+
+
+def sweep(books: Books, looks: int, wanted: int, chances: bool = True) -> Swept:
+    """Move the hand over at most `looks` entries, until `wanted` bytes are dropped.
+
+    A marked row loses its mark and goes to the end of the order; with `chances` off it is dropped like any other.
+    """
+    looked = dropped = freed = 0
+    for place, value in books.update.scan(layout.ORDER, layout.ORDER_END, looks):
+        if freed >= wanted:
+            break
+        looked += 1
+        books.update.delete(place)
+        entry = Entry.unpack(value)
+        if entry is None:
+            continue
+        if not books.owns(entry):
+            continue
+        if books.update.delete(layout.mark_key(entry.key)) and chances:
+            books.line_up(entry)
+            continue
+        freed += books.drop(entry.key) + len(place) + len(value)
+        dropped += 1
+    books.counters.evicted += dropped
+    return Swept(looked, dropped, freed)

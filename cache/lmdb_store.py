@@ -1,0 +1,250 @@
+"""The one LMDB file: short reads on the reactor thread (and in tools), updates on the cache writer thread.
+
+The only importer of lmdb. LMDB forbids a process to open the same file twice, so environments are shared by (device,
+inode) and closed by their last user. After a fork the child must not touch them: there every use raises.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import weakref
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import lmdb
+
+from rowserve.cache.errors import StoreFailed, StoreFull, UsedAfterFork
+from rowserve.cache.store import Space
+
+DATA = "data.mdb"
+LOCK = "lock.mdb"
+MAX_READERS = 1024
+IDLE = "-"
+
+
+@dataclass(slots=True)
+class Shared:
+    """An environment and how many stores of this process use it."""
+
+    env: Any
+    users: int = 1
+
+
+ENVIRONMENTS: dict[tuple[int, int], Shared] = {}
+STORES: weakref.WeakSet[LmdbStore] = weakref.WeakSet()
+GUARD = threading.Lock()
+
+
+def identity(folder: Path) -> tuple[int, int]:
+    """What makes the data file of `folder` the same file under every path."""
+    status = os.stat(folder / DATA)
+    return status.st_dev, status.st_ino
+
+
+def acquire(folder: Path, map_size: int, read_only: bool) -> Shared:
+    """The environment of `folder`, opened unless this process has it open. Raises StoreFailed."""
+    with GUARD, failures():
+        if (folder / DATA).exists() and (shared := ENVIRONMENTS.get(identity(folder))):
+            shared.users += 1
+            return shared
+        env = lmdb.open(
+            os.fspath(folder),
+            map_size=map_size,
+            metasync=False,
+            readahead=False,
+            mode=0o600,
+            max_readers=MAX_READERS,
+            max_spare_txns=1,
+            readonly=read_only,
+            lock=not read_only,
+        )
+        shared = ENVIRONMENTS[identity(folder)] = Shared(env)
+        return shared
+
+
+def release(shared: Shared) -> None:
+    """Close the environment if nobody in this process uses it any more."""
+    with GUARD:
+        shared.users -= 1
+        if shared.users:
+            return
+        for key in [key for key, other in ENVIRONMENTS.items() if other is shared]:
+            del ENVIRONMENTS[key]
+    shared.env.close()
+
+
+@contextmanager
+def failures() -> Iterator[None]:
+    """LMDB's errors as the cache's own."""
+    try:
+        yield
+    except lmdb.MapFullError as error:
+        raise StoreFull(str(error)) from error
+    except (lmdb.Error, OSError) as error:
+        raise StoreFailed(str(error)) from error
+
+
+class LmdbView:
+    """See store.View; over one transaction."""
+
+    def __init__(self, txn: Any) -> None:
+        self._txn = txn
+        self.get: Callable[[bytes], bytes | None] = txn.get
+
+    def scan(self, start: bytes, stop: bytes, limit: int, values: bool = True) -> list[tuple[bytes, bytes]]:
+        """See store.View."""
+        found: list[tuple[bytes, bytes]] = []
+        with self._txn.cursor() as cursor:
+            if limit <= 0 or not cursor.set_range(start):
+                return found
+            for item in cursor.iternext(keys=True, values=values):
+                key, value = item if values else (item, b"")
+                if key >= stop:
+                    break
+                found.append((key, value))
+                if len(found) == limit:
+                    break
+        return found
+
+    def last(self, start: bytes, stop: bytes) -> bytes | None:
+        """See store.View."""
+        with self._txn.cursor() as cursor:
+            there = cursor.prev() if cursor.set_range(stop) else cursor.last()
+            key: bytes = cursor.key()
+            return key if there and key >= start else None
+
+
+class LmdbUpdate(LmdbView):
+    """See store.Update; over one write transaction."""
+
+    def __init__(self, env: Any, txn: Any) -> None:
+        super().__init__(txn)
+        self._env = env
+
+    def put(self, key: bytes, value: bytes | memoryview) -> None:
+        """See store.Update."""
+        self._txn.put(key, value)
+
+    def append(self, key: bytes, value: bytes) -> None:
+        """See store.Update."""
+        if not self._txn.put(key, value, append=True):
+            raise StoreFailed("appended out of order")
+
+    def delete(self, key: bytes) -> bool:
+        """See store.Update."""
+        return bool(self._txn.delete(key))
+
+    def space(self) -> Space:
+        """See store.Update."""
+        return space_of(self._txn.stat(), self._env.info())
+
+
+def space_of(stat: dict[str, int], info: dict[str, int]) -> Space:
+    """Pages in use (the tree's and the two meta pages), in the file, in the map."""
+    used = 2 + stat["branch_pages"] + stat["leaf_pages"] + stat["overflow_pages"]
+    return Space(used, info["last_pgno"] + 1, info["map_size"] // stat["psize"], stat["psize"])
+
+
+class LmdbStore:
+    """See store.Store. `map_size` counts when the file is made, and never again: 0 takes the file's own.
+
+    `read_only` opens without a lock file: only for a file system on which nobody can write.
+    """
+
+    def __init__(self, folder: Path, map_size: int = 0, read_only: bool = False) -> None:
+        self._shared: Shared | None = acquire(folder, map_size, read_only)
+        self._env = self._shared.env
+        self._begin: Callable[..., Any] = self._env.begin
+        self.read_only = read_only
+        STORES.add(self)
+
+    def get_many(self, keys: Sequence[bytes]) -> list[bytes | None]:
+        """See store.Store."""
+        try:
+            with self._begin() as txn:
+                get = txn.get
+                return [get(key) for key in keys]
+        except lmdb.ReadersFullError:
+            self.check_readers()
+        except lmdb.Error as error:
+            raise StoreFailed(str(error)) from error
+        with self.view() as view:
+            return [view.get(key) for key in keys]
+
+    @contextmanager
+    def view(self) -> Iterator[LmdbView]:
+        """See store.Store."""
+        with failures(), self._begin() as txn:
+            yield LmdbView(txn)
+
+    @contextmanager
+    def update(self) -> Iterator[LmdbUpdate]:
+        """See store.Store."""
+        with failures(), self._begin(write=True) as txn:
+            yield LmdbUpdate(self._env, txn)
+
+    def space(self) -> Space:
+        """See store.Store."""
+        with failures():
+            return space_of(self._env.stat(), self._env.info())
+
+    def behind(self) -> int:
+        """See store.Store."""
+        with failures():
+            seen = [line.split()[-1] for line in self._env.readers().splitlines()[1:]]
+            newest: int = self._env.info()["last_txnid"]
+        return max((newest - int(number) for number in seen if number != IDLE), default=0)
+
+    def check_readers(self) -> int:
+        """See store.Store."""
+        with failures():
+            return int(self._env.reader_check())
+
+    def sync(self) -> None:
+        """See store.Store."""
+        with failures():
+            self._env.sync(True)
+
+    def close(self) -> None:
+        """See store.Store."""
+        shared, self._shared = self._shared, None
+        if shared is not None:
+            self._begin = closed
+            release(shared)
+
+    def forget_after_fork(self) -> None:
+        """In a forked child: never touch the environment again, not even to close it."""
+        self._shared = None
+        self._begin = used_after_fork
+        self._env = Forbidden()
+
+
+class Forbidden:
+    """Stands where an environment was."""
+
+    def __getattr__(self, name: str) -> Any:
+        raise UsedAfterFork("the cache cannot be used in a forked child; start a new process instead")
+
+
+def used_after_fork(**_: object) -> Any:
+    """Stands where `Environment.begin` was."""
+    raise UsedAfterFork("the cache cannot be used in a forked child; start a new process instead")
+
+
+def closed(**_: object) -> Any:
+    """Stands where `Environment.begin` was."""
+    raise lmdb.Error("the store is closed")
+
+
+def forbid_in_child() -> None:
+    """What `fork` runs in the child."""
+    ENVIRONMENTS.clear()
+    for store in list(STORES):
+        store.forget_after_fork()
+
+
+os.register_at_fork(after_in_child=forbid_in_child)

@@ -1,0 +1,257 @@
+"""The cache of finished rows: looked up and filled on the reactor thread.
+
+Nothing here raises for what is wrong with the disk or the file: then every look-up is a miss, and `stats` says why.
+"""
+
+from __future__ import annotations
+
+import secrets
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from xxhash import xxh3_64_digest, xxh3_64_intdigest
+
+from rowserve.cache import stats as states
+from rowserve.cache.books import read_document, read_pieces
+from rowserve.cache.errors import StoreFailed
+from rowserve.cache.keys import SECRET_BYTES, TAG_BYTES, Generation, array_content
+from rowserve.cache.keys import generation as make_generation
+from rowserve.cache.layout import document_key
+from rowserve.cache.record import HEADER_BYTES, Kind, created_bytes, unseal, unseal_any
+from rowserve.cache.stats import CacheStats
+from rowserve.cache.writer import Limits, Writer
+from rowserve.graphs.rows import Array, Buffer
+
+if TYPE_CHECKING:
+    from rowserve.cache.store import Store
+    from rowserve.graphs.signature import Signature
+
+MOST_NOTED = 8192
+MOST_GENERATIONS = 256
+ROW = int(Kind.ROW)
+NO_TAG = bytes(TAG_BYTES)
+Call = Callable[[], None]
+
+
+def start_daemon(run: Call) -> None:
+    """A thread of its own that does not keep the process alive."""
+    threading.Thread(target=run, name="cache writer", daemon=True).start()
+
+
+class RowCache:
+    """Rows by key, aliases of uploads, small documents.
+
+    Without a store it is off: every look-up misses, nothing is kept. `clock` is wall time in seconds. `start_thread` runs
+    a callable on a new thread, `call_in_reactor` one on the reactor thread.
+    """
+
+    def __init__(
+        self,
+        store: Store | None = None,
+        *,
+        secret: bytes | None = None,
+        stats: CacheStats | None = None,
+        clock: Callable[[], float] = time.time,
+        start_thread: Callable[[Call], None] = start_daemon,
+        call_in_reactor: Callable[[Call], None] = lambda call: call(),
+        limits: Limits | None = None,
+        on_close: Call = lambda: None,
+        read_only: bool = False,
+    ) -> None:
+        self.stats = stats or CacheStats()
+        self._secret = secret or secrets.token_bytes(SECRET_BYTES)
+        self._store = store
+        self._clock = clock
+        self._call_in_reactor = call_in_reactor
+        self._on_close = on_close
+        self._generations: dict[object, Generation] = {}
+        self._writer: Writer | None = None
+        self._pending: Mapping[bytes, Buffer] = {}
+        self._noted: set[bytes] = set()
+        self._get_many: Callable[[Sequence[bytes]], list[bytes | None]] = miss_all
+        if store is None:
+            if self.stats.state == states.OK:
+                self.stats.state = states.OFF
+            return
+        self._get_many = store.get_many
+        if not read_only:
+            self._writer = Writer(store, self.stats, clock=clock, call_in_reactor=call_in_reactor, limits=limits)
+            self._pending, self._noted = self._writer.pending, self._writer.noted
+            start_thread(self._writer.run)
+
+    def generation(
+        self,
+        *,
+        fingerprint: str,
+        signature: Signature,
+        static: Mapping[str, Array] | None = None,
+        execution: Mapping[str, str] | None = None,
+        tenant: bytes = b"",
+    ) -> Generation:
+        """The name space of rows answered so, under this installation's secret; the last ones are remembered."""
+        static, execution = static or {}, execution or {}
+        contents = tuple((name, array_content(static[name])) for name in sorted(static)) if static else ()
+        asked = (fingerprint, signature, contents, tuple(sorted(execution.items())), tenant)
+        found = self._generations.get(asked)
+        if found is None:
+            found = make_generation(
+                self._secret,
+                fingerprint=fingerprint,
+                signature=signature,
+                static=static,
+                execution=execution,
+                tenant=tenant,
+            )
+            if len(self._generations) >= MOST_GENERATIONS:
+                del self._generations[next(iter(self._generations))]
+            self._generations[asked] = found
+        return found
+
+    def lookup(self, keys: Sequence[bytes], max_age: float | None = None) -> list[Buffer | None]:
+        """The packed outputs of each key, or None. Of rows older than `max_age` seconds, None."""
+        pending = self._pending
+        queued = [pending.get(key) for key in keys] if pending else None
+        try:
+            values = self._get_many(keys)
+        except StoreFailed as error:
+            self._failed(error)
+            return queued or [None] * len(keys)
+        if max_age is not None:
+            oldest = created_bytes(self._clock() - max_age)
+            values = [None if value is None or value[12:16] < oldest else value for value in values]
+        found: list[Buffer | None] = []
+        add = found.append
+        whole = True
+        for key, value in zip(keys, values):  # noqa: B905 - a tenth of a microsecond a row
+            if value is None:
+                add(None)
+                whole = False
+                continue
+            view = memoryview(value)
+            if xxh3_64_digest(view[8:], xxh3_64_intdigest(key, ROW)) == value[:8]:
+                add(view[HEADER_BYTES:])
+            else:
+                add(self._look_closer(Kind.ROW, key))
+        if whole:
+            if len(self._noted) < MOST_NOTED:
+                self._noted.update(keys)
+        elif len(self._noted) < MOST_NOTED:
+            self._noted.update([key for key, value in zip(keys, found, strict=True) if value is not None])
+        if queued is not None:
+            return [new if new is not None else old for new, old in zip(queued, found, strict=True)]
+        return found
+
+    def lookup_aliases(self, keys: Sequence[bytes]) -> list[bytes | None]:
+        """The row key that each upload's key leads to, or None."""
+        pending = self._pending
+        found: list[bytes | None] = []
+        try:
+            values = self._get_many(keys)
+        except StoreFailed as error:
+            self._failed(error)
+            values = [None] * len(keys)
+        for key, value in zip(keys, values, strict=True):
+            body: Buffer | None = pending.get(key)
+            if body is None and value is not None:
+                body = unseal(Kind.ALIAS, key, value)
+                if body is None:
+                    body = self._look_closer(Kind.ALIAS, key)
+                elif len(self._noted) < MOST_NOTED:
+                    self._noted.add(key)
+            found.append(None if body is None else bytes(body))
+        return found
+
+    def _look_closer(self, kind: Kind, key: bytes) -> Buffer | None:
+        """A record whose first page alone does not check: a long one, or a damaged one, which is deleted."""
+        store = self._store
+        assert store is not None
+        try:
+            with store.view() as view:
+                value = view.get(key)
+                if value is None:
+                    return None
+                body = unseal_any(kind, key, value, read_pieces(view, value))
+        except StoreFailed as error:
+            self._failed(error)
+            return None
+        if body is None:
+            self.stats.bad_checksums += 1
+            if self._writer is not None:
+                self._writer.forget(key)
+        return body
+
+    def _failed(self, error: StoreFailed) -> None:
+        self.stats.errors += 1
+        self.stats.become(states.FAILING, str(error))
+
+    def keep(self, keys: Sequence[bytes], packed: Sequence[Buffer], generation: Generation | None = None) -> int:
+        """Queue answers to be written; how many were taken. Never blocks; the rest is dropped and counted."""
+        return self._keep(Kind.ROW, keys, packed, generation)
+
+    def keep_aliases(
+        self, alias_keys: Sequence[bytes], row_keys: Sequence[bytes], generation: Generation | None = None
+    ) -> int:
+        """Queue the row keys that uploads lead to; how many were taken."""
+        return self._keep(Kind.ALIAS, alias_keys, row_keys, generation)
+
+    def _keep(self, kind: Kind, keys: Sequence[bytes], bodies: Sequence[Buffer], generation: Generation | None) -> int:
+        if self._writer is None:
+            return 0
+        return self._writer.keep(kind, keys, bodies, NO_TAG if generation is None else generation.tag)
+
+    def has_room(self) -> bool:
+        """Whether `keep` would take another row; true where nothing is kept anyway."""
+        return self._writer is None or self._writer.has_room()
+
+    def when_room(self, call: Call) -> None:
+        """Call back on the reactor thread when there is room again."""
+        if self._writer is None:
+            self._call_in_reactor(call)
+        else:
+            self._writer.when_room(call)
+
+    def sync(self, done: Callable[[Exception | None], None]) -> None:
+        """Call back on the reactor thread when all kept so far is on the disk, or with why it is not."""
+        if self._writer is None:
+            self._call_in_reactor(lambda: done(None))
+        else:
+            self._writer.sync(done)
+
+    def recall(self, name: bytes) -> bytes | None:
+        """The document of that name, or None."""
+        if self._store is None:
+            return None
+        pending = self._pending.get(document_key(name))
+        if pending is not None:
+            return bytes(pending)
+        try:
+            with self._store.view() as view:
+                return read_document(view, name)
+        except StoreFailed as error:
+            self._failed(error)
+            return None
+
+    def remember(self, name: bytes, document: bytes) -> None:
+        """Queue a small document, never evicted, over one of the same name."""
+        self._keep(Kind.DOCUMENT, [document_key(name)], [document], None)
+
+    def close(self, timeout: float = 30.0) -> None:
+        """Write what is queued and let go of the file. Blocks at most `timeout` seconds; twice does no harm."""
+        writer, store = self._writer, self._store
+        self._store, self._writer, self._pending, self._get_many = None, None, {}, miss_all
+        if store is None:
+            return
+        if writer is not None and not writer.close(timeout):
+            # The thread may stand inside a write that another process holds up: the file stays open until we end.
+            self.stats.become(states.OFF, f"stopped with {self.stats.queued_rows} rows unwritten")
+            return
+        self.stats.state, self.stats.why = states.OFF, "closed"
+        store.close()
+        self._on_close()
+
+
+def miss_all(keys: Sequence[bytes]) -> list[bytes | None]:
+    """What a cache that is off finds."""
+    return [None] * len(keys)

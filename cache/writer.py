@@ -1,0 +1,378 @@
+"""Write-behind: hands new rows from the reactor thread to the one cache writer thread, which commits them in groups.
+
+`keep`, `forget`, `sync` and their like are called on the reactor thread and never block; `run` is the writer thread's
+whole life, `step` one turn of it. What is queued or being written is in `pending`, and counts as a hit.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+from rowserve.cache import stats as states
+from rowserve.cache.books import Books, pages_needed, read_about, read_counters
+from rowserve.cache.errors import RowsNotKept, StoreFailed
+from rowserve.cache.eviction import Budget, sweep
+from rowserve.cache.layout import mark_key
+from rowserve.cache.record import Kind
+from rowserve.cache.stats import CacheStats
+from rowserve.cache.store import Space, Store
+from rowserve.graphs.rows import Buffer
+
+Call = Callable[[], None]
+Done = Callable[[Exception | None], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """`rows` and `bytes` bound the queue; a group is committed at `group_rows` rows or after `group_seconds`.
+
+    Hits are folded in and numbers refreshed every `tick` seconds, dead readers looked for every `check` seconds. After
+    a failed write nothing is tried for `pause` seconds. Where a reader pins the pages that a write would need, it is
+    tried `patience` times, `group_seconds` apart, before it is dropped.
+    """
+
+    rows: int = 8192
+    bytes: int = 64 * 2**20
+    group_rows: int = 256
+    group_seconds: float = 0.02
+    tick: float = 0.5
+    check: float = 60.0
+    pause: float = 1.0
+    patience: int = 25
+    sweeps: int = 6
+    marks: int = 4096
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Item:
+    """One thing to write; a `kind` of None deletes the record of `key` if it is damaged."""
+
+    kind: Kind | None
+    key: bytes
+    body: Buffer
+    tag: bytes
+
+
+class PagesPinned(StoreFailed):
+    """A reader holds on to the pages that the write would need."""
+
+
+class Writer:
+    """The queue before the store and the thread behind it.
+
+    `clock` is wall time in seconds; `call_in_reactor` runs a callable on the reactor thread.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        stats: CacheStats,
+        *,
+        clock: Callable[[], float],
+        call_in_reactor: Callable[[Call], None],
+        limits: Limits | None = None,
+    ) -> None:
+        self.store = store
+        self.stats = stats
+        self.limits = limits or Limits()
+        self.pending: dict[bytes, Buffer] = {}
+        self.noted: set[bytes] = set()
+        self.finished = threading.Event()
+        self._clock = clock
+        self._call_in_reactor = call_in_reactor
+        self._changed = threading.Condition()
+        self._queue: deque[Item] = deque()
+        self._barriers: deque[tuple[int, Done]] = deque()
+        self._waiting: list[Call] = []
+        self._put = 0
+        self._got = 0
+        self._lost = 0
+        self._lost_why = ""
+        self._closing = False
+        self._held = 0
+        self._paused_until = 0.0
+        self._next_tick = 0.0
+        self._next_check = 0.0
+        self._update_pages = 1 << 30
+        self._longest = 1 << 62
+
+    # reactor thread
+
+    def keep(self, kind: Kind, keys: Iterable[bytes], bodies: Iterable[Buffer], tag: bytes) -> int:
+        """Queue records; how many were taken. What finds no room is dropped and counted."""
+        taken = 0
+        for key, body in zip(keys, bodies, strict=True):
+            taken += self._offer(Item(kind, key, body, tag))
+        return taken
+
+    def _offer(self, item: Item) -> bool:
+        stats, limits = self.stats, self.limits
+        with self._changed:
+            if self._closing or not self.has_room() or len(item.body) > self._longest:
+                stats.dropped += 1
+                self._lost += 1
+                self._lost_why = self._lost_why or "no room for them"
+                return False
+            stats.queued_rows += 1
+            stats.queued_bytes += len(item.body)
+            self._queue.append(item)
+            self._put += 1
+            if item.kind is not None:
+                self.pending[item.key] = item.body
+            if len(self._queue) in (1, limits.group_rows):
+                self._changed.notify()
+        return True
+
+    def forget(self, key: bytes) -> None:
+        """Delete the record of `key` if it is still damaged when the turn comes."""
+        self._offer(Item(None, key, b"", b""))
+
+    def has_room(self) -> bool:
+        """Whether the queue takes another row."""
+        return self.stats.queued_rows < self.limits.rows and self.stats.queued_bytes < self.limits.bytes
+
+    def when_room(self, call: Call) -> None:
+        """Call back on the reactor thread when the queue is half empty."""
+        with self._changed:
+            if self._half_empty() or self._closing:
+                self._call_in_reactor(call)
+            else:
+                self._waiting.append(call)
+
+    def _half_empty(self) -> bool:
+        stats, limits = self.stats, self.limits
+        return stats.queued_rows * 2 <= limits.rows and stats.queued_bytes * 2 <= limits.bytes
+
+    def sync(self, done: Done) -> None:
+        """Call back when all that was offered so far is committed and on the disk, or with what kept it from there."""
+        with self._changed:
+            self._barriers.append((self._put, done))
+            self._changed.notify()
+
+    def close(self, timeout: float) -> bool:
+        """Take nothing more, write what is queued; whether the thread ended within `timeout` seconds. Blocks."""
+        with self._changed:
+            self._closing = True
+            self._changed.notify()
+        return self.finished.wait(timeout)
+
+    # writer thread
+
+    def run(self) -> None:
+        """The writer thread: groups until closed and empty."""
+        try:
+            while self._wait():
+                self.step()
+        finally:
+            self.finished.set()
+
+    def _wait(self) -> bool:
+        limits = self.limits
+        with self._changed:
+            if not self._busy():
+                self._changed.wait(limits.tick)
+            elif self._held:
+                self._changed.wait(limits.group_seconds)
+            if 0 < len(self._queue) < limits.group_rows and not self._barriers and not self._closing:
+                self._changed.wait(limits.group_seconds)
+            return not self._closing or self._busy()
+
+    def _busy(self) -> bool:
+        return bool(self._queue or self._barriers)
+
+    def step(self) -> None:
+        """One turn: a group of rows, marks and numbers when their time has come, the barriers that are passed."""
+        group = self._group()
+        if group:
+            self._write(group)
+        now = self._clock()
+        if now >= self._next_tick or now < self._next_tick - 10 * self.limits.tick:
+            self._next_tick = now + self.limits.tick
+            self._tick(now)
+        self._pass_barriers()
+        self._call_waiting()
+
+    def _group(self) -> list[Item]:
+        """The next items, as many as one update may hold; they stay queued until they are written."""
+        with self._changed:
+            group: list[Item] = []
+            pages = 0
+            for item in self._queue:
+                pages += pages_needed(len(item.body))
+                if group and (pages * 2 > self._update_pages or len(group) == self.limits.group_rows):
+                    break
+                group.append(item)
+            return group
+
+    def _write(self, group: Sequence[Item]) -> None:
+        now = self._clock()
+        if now < self._paused_until <= now + self.limits.pause:
+            self._done(group, failed=self.stats.why)
+            return
+        try:
+            kept = self._commit(group)
+        except PagesPinned as error:
+            self._held += 1
+            if self._held > self.limits.patience:
+                self._done(group, dropped=str(error))
+        except StoreFailed as error:
+            self._paused_until = now + self.limits.pause
+            self.stats.become(states.FAILING, str(error))
+            self._done(group, failed=str(error))
+        else:
+            self._held = 0
+            self.stats.become(states.OK)
+            self._done(group, dropped="" if kept else "nothing could be evicted")
+
+    def _commit(self, group: Sequence[Item]) -> bool:
+        """Whether the group was written; if not, nothing could be evicted for it. Raises StoreFailed."""
+        pages = sum(pages_needed(len(item.body)) for item in group)
+        size = sum(len(item.body) + 100 for item in group)
+        for turn in range(self.limits.sweeps):
+            with self.store.update() as update:
+                about = read_about(update)
+                if about is None:
+                    raise StoreFailed("the file does not say what it is")
+                books = Books(update, int(self._clock()))
+                budget = Budget.of(about.size, update.space().page)
+                self._refuse_if_pinned(budget, update.space())
+                room = make_room(books, budget, pages, size, turn < self.limits.sweeps - 2)
+                if room:
+                    for item in group:
+                        write(books, item)
+                    self._fold(books, budget)
+                counters = books.finish()
+            self._observe(budget, counters.rows, counters.aliases, counters.evicted)
+            if room:
+                return True
+        return False
+
+    def _refuse_if_pinned(self, budget: Budget, space: Space) -> None:
+        if space.file + 3 * budget.update > budget.cap and self.store.behind() > 2:
+            self.store.check_readers()
+            if self.store.behind() > 2:
+                raise PagesPinned("a stopped reader pins the pages that are needed")
+
+    def _fold(self, books: Books, budget: Budget) -> None:
+        """Mark rows that were hit, while it matters: when the hand moves, or soon will."""
+        if not self.noted:
+            return
+        noted = self._take_noted()
+        if not budget.pressing(books.update.space()):
+            return
+        room = budget.update // 2
+        for key in noted:
+            if books.mark(key):
+                room -= 1
+                if not room:
+                    break
+
+    def _take_noted(self) -> set[bytes]:
+        # The reactor thread may add between the two: a hit unnoted now and then does no harm.
+        noted = self.noted.copy()
+        self.noted.clear()
+        return noted
+
+    def _tick(self, now: float) -> None:
+        """Numbers, marks and dead readers, when there may be nothing to write."""
+        try:
+            if now >= self._next_check or now < self._next_check - 10 * self.limits.check:
+                self._next_check = now + self.limits.check
+                self.store.check_readers()
+            with self.store.view() as view:
+                about, counters = read_about(view), read_counters(view)
+                if about is None:
+                    return
+                budget = Budget.of(about.size)
+                unmarked = self._unmarked(view.get, budget)
+            self._observe(budget, counters.rows, counters.aliases, counters.evicted)
+            if unmarked and not self._held:
+                with self.store.update() as update:
+                    books = Books(update, int(now))
+                    self.noted.update(unmarked)
+                    self._fold(books, budget)
+        except StoreFailed:
+            self.stats.errors += 1
+
+    def _unmarked(self, get: Callable[[bytes], bytes | None], budget: Budget) -> set[bytes]:
+        noted = self._take_noted()
+        if not noted or not budget.pressing(self.store.space()):
+            return set()
+        return {key for key in noted if get(mark_key(key)) is None}
+
+    def _observe(self, budget: Budget, rows: int, aliases: int, evicted: int) -> None:
+        space, stats = self.store.space(), self.stats
+        stats.rows, stats.aliases, stats.evicted = rows, aliases, evicted
+        stats.bytes, stats.file_bytes = space.used * space.page, space.file * space.page
+        stats.size = budget.cap * space.page
+        self._update_pages, self._longest = budget.update, budget.longest * space.page
+
+    def _done(self, group: Sequence[Item], dropped: str = "", failed: str = "") -> None:
+        """The group leaves the queue, written or not."""
+        stats, count = self.stats, len(group)
+        with self._changed:
+            for item in group:
+                self._queue.popleft()
+                if self.pending.get(item.key) is item.body:
+                    del self.pending[item.key]
+            self._got += count
+            stats.queued_rows -= count
+            stats.queued_bytes -= sum(len(item.body) for item in group)
+            if dropped or failed:
+                self._lost += count
+                self._lost_why = self._lost_why or dropped or failed
+        if failed:
+            stats.failed += count
+        elif dropped:
+            stats.dropped += count
+        else:
+            stats.committed += count
+            stats.commits += 1
+
+    def _pass_barriers(self) -> None:
+        with self._changed:
+            passed = []
+            while self._barriers and self._barriers[0][0] <= self._got:
+                passed.append(self._barriers.popleft()[1])
+            if not passed:
+                return
+            lost, why = self._lost, self._lost_why
+            self._lost, self._lost_why = 0, ""
+        error: Exception | None = RowsNotKept(lost, why) if lost else None
+        try:
+            self.store.sync()
+        except StoreFailed as failure:
+            error = error or failure
+        for done in passed:
+            self._call_in_reactor(lambda done=done: done(error))  # type: ignore[misc]
+
+    def _call_waiting(self) -> None:
+        with self._changed:
+            if not self._waiting or not self._half_empty():
+                return
+            calls, self._waiting = self._waiting, []
+        for call in calls:
+            self._call_in_reactor(call)
+
+
+def make_room(books: Books, budget: Budget, pages: int, size: int, chances: bool) -> bool:
+    """Evict where pages run short; whether `pages` more may be added in this update."""
+    space = books.update.space()
+    short = space.used + pages - budget.soft
+    if short > 0:
+        sweep(books, budget.update, max(2 * size, short * space.page), chances)
+        space = books.update.space()
+    return space.used + pages <= budget.hard
+
+
+def write(books: Books, item: Item) -> None:
+    """Put one item into the update."""
+    if item.kind is None:
+        books.drop_if_damaged(item.key)
+    elif item.kind is Kind.DOCUMENT:
+        books.remember(item.key, item.body)
+    else:
+        books.put(item.kind, item.key, item.body, item.tag)
