@@ -1,6 +1,6 @@
 """Builds everything once, top to bottom, out of the settings: cache, pipeline and models. Reactor thread.
 
-Every door (the server, infer, warm) is built on this. What blocks is done before the reactor runs, or on a graph thread.
+Every door (the server, infer, warm) is built on this. What blocks is done before the reactor runs, or on graph threads.
 """
 
 from __future__ import annotations

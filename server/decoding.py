@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from rowserve.graphs.rows import Rows
 from rowserve.handlers.items import Picture
@@ -17,24 +18,44 @@ from rowserve.handlers.problem import Problem
 if TYPE_CHECKING:
     from rowserve.server.pipeline import RowPipeline
 
-Decoded = Callable[[int, Picture, Rows, "bytes | None"], None]
+LARGE = 4 << 20  # bytes; hashing more than this takes the reactor a millisecond, so the pool does it
+
+
+@dataclass(slots=True)
+class Upload:
+    """A picture at its place in the request. `key` is the row it was known by, `alias` its own key, where worked out."""
+
+    position: int
+    picture: Picture
+    key: bytes | None = None
+    alias: bytes | None = None
+
+
+class Decoder(Protocol):
+    """Who wants the rows."""
+
+    def named(self, upload: Upload) -> bool:
+        """A large upload has its alias now: whether its row was found by it, and is settled."""
+
+    def decoded(self, upload: Upload, rows: Rows) -> None:
+        """It has become one row."""
+
+    def undecodable(self, upload: Upload, problem: Problem) -> None:
+        """It will not."""
 
 
 class Decoding:
-    """Decodes pictures by their places in the request; at most `ahead` are decoded, or being so, and not yet settled.
+    """Decodes pictures in their order; at most `ahead` are decoded, or being so, and not yet settled.
 
-    `decoded(position, picture, rows, key the picture was known by)` or `failed(position, problem)` comes once for each,
-    unless `stop` comes first.
+    `decoded` or `undecodable` comes once for each, unless `named` says it is settled, or `stop` comes first.
     """
 
-    def __init__(
-        self, pipeline: RowPipeline, decoded: Decoded, failed: Callable[[int, Problem], None], *, ahead: int
-    ) -> None:
+    def __init__(self, pipeline: RowPipeline, owner: Decoder, name: Callable[[Picture], bytes], *, ahead: int) -> None:
         self._pipeline = pipeline
-        self._on_decoded = decoded
-        self._on_failed = failed
+        self._owner = owner
+        self._name = name
         self._ahead = ahead
-        self._waiting: deque[tuple[int, Picture, bytes | None]] = deque()
+        self._waiting: deque[Upload] = deque()
         self._begun: set[int] = set()
         self._stopped = False
         self.seconds = 0.0
@@ -42,18 +63,31 @@ class Decoding:
     def __len__(self) -> int:
         return len(self._waiting) + len(self._begun)
 
-    def add(self, position: int, picture: Picture, known: bytes | None) -> None:
+    def add(self, upload: Upload) -> None:
         """Takes a picture in line."""
-        self._waiting.append((position, picture, known))
+        self._waiting.append(upload)
 
     def go_on(self) -> None:
         """Begins as many pictures as may be on their way."""
         while self._waiting and len(self._begun) < self._ahead:
-            position, picture, known = self._waiting.popleft()
-            self._begun.add(position)
-            decoding = self._pipeline.defer_to_pool(partial(self._decode, picture))
-            decoding.addCallback(self._decoded, position, picture, known)
-            decoding.addErrback(self._failed, position)
+            upload = self._waiting.popleft()
+            self._begun.add(upload.position)
+            if upload.key is None and len(upload.picture.upload) > LARGE:
+                naming = self._pipeline.defer_to_pool(partial(self._name, upload.picture))
+                naming.addCallback(self._named, upload)
+                naming.addErrback(self._failed, upload)
+            else:
+                self._begin(upload)
+
+    def _named(self, alias: bytes, upload: Upload) -> None:
+        upload.alias = alias
+        if not self._stopped and not self._owner.named(upload):
+            self._begin(upload)
+
+    def _begin(self, upload: Upload) -> None:
+        decoding = self._pipeline.defer_to_pool(partial(self._decode, upload.picture))
+        decoding.addCallback(self._decoded, upload)
+        decoding.addErrback(self._failed, upload)
 
     def settled(self, position: int) -> None:
         """A row is answered or failed: if it was one of these pictures, the next may begin."""
@@ -75,19 +109,19 @@ class Decoding:
         rows = picture.decoder.decode(picture.upload)
         return rows, self._pipeline.monotonic() - began
 
-    def _decoded(self, result: tuple[Rows, float] | None, position: int, picture: Picture, known: bytes | None) -> None:
+    def _decoded(self, result: tuple[Rows, float] | None, upload: Upload) -> None:
         if result is None or self._stopped:
             return
         rows, seconds = result
         self.seconds += seconds
         self._pipeline.metrics.decode_seconds.observe(seconds)
-        self._on_decoded(position, picture, rows, known)
+        self._owner.decoded(upload, rows)
 
-    def _failed(self, failure: Any, position: int) -> None:
+    def _failed(self, failure: Any, upload: Upload) -> None:
         if self._stopped:
             return
         fault = failure.value
         if not isinstance(fault, Problem):
             self._pipeline.report(failure)
             fault = Problem(500, "the server failed on this picture; its log says why", reason="internal")
-        self._on_failed(position, fault)
+        self._owner.undecodable(upload, fault)

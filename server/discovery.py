@@ -78,7 +78,7 @@ def find(model: str, models: Path | None) -> ModelSource:
         if name.isdecimal():
             name = path.resolve().parent.name
         return pick(list(at(name if NAME.fullmatch(name) else "model", path)), "")
-    where = f"neither a model in {models} nor a folder" if models else "no such folder (name a model with --models DIR)"
+    where = f"neither a model in {models} nor a folder" if models else "no such folder; for a name, give --models DIR"
     raise BadSettings(f"{model}: {where}")
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from rowserve.handlers.problem import Problem
 from rowserve.handlers.problem_json import encode_problem
-from rowserve.handlers.tensorflow_serving import encode_error
+from rowserve.handlers.tensorflow_serving_texts import encode_error
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable, Sequence
 from enum import Enum
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from twisted.internet.defer import Deferred
@@ -14,7 +15,7 @@ from rowserve.graphs.rows import Buffer, Rows
 from rowserve.handlers.items import Answer, Item, Options, Outcome, Picture, Priority, Timing
 from rowserve.handlers.problem import Problem
 from rowserve.server.batcher import Ask, Batch
-from rowserve.server.decoding import Decoding
+from rowserve.server.decoding import Decoding, Upload
 from rowserve.server.models import ServedModel, ServedSignature
 
 if TYPE_CHECKING:
@@ -51,7 +52,8 @@ class PendingAnswer:
         self._asks: list[Ask] = []
         self._twins: dict[bytes, Ask] = {}
         self._ready: deque[Ask] = deque()
-        self._pictures = Decoding(pipeline, self._decoded, self._fail, ahead=2 * model.batcher.limits.max_rows)
+        name = partial(pipeline.alias, served)
+        self._pictures = Decoding(pipeline, self, name, ahead=2 * model.batcher.limits.max_rows)
         self._timer: Any = None
         self._state = State.STARTING
         self._deferred: Deferred[Answer] = Deferred(lambda _: self._cancelled())
@@ -101,7 +103,7 @@ class PendingAnswer:
                 self._ask(at, item, None, None)
             elif isinstance(item, Picture):
                 if self._packed[at] is None:
-                    self._pictures.add(at, item, keys[at])
+                    self._pictures.add(Upload(at, item, keys[at]))
             else:
                 self._fail(at, item)
             at += 1
@@ -147,26 +149,42 @@ class PendingAnswer:
         for position in positions:
             self._fail(position, problem_of(error))
 
-    def _decoded(self, position: int, picture: Picture, rows: Rows, known: bytes | None) -> None:
+    def named(self, upload: Upload) -> bool:
+        """A large upload has its alias, worked out on the pool."""
+        if self._bypassed or upload.alias is None:
+            return False
+        (upload.key,) = self._pipeline.cache.lookup_aliases([upload.alias])
+        return upload.key is not None and self._found(upload.position, upload.key)
+
+    def decoded(self, upload: Upload, rows: Rows) -> None:
         """A picture has become a row: it may be known by its pixels, or must be computed."""
-        if self._state is State.CLOSED:
-            return
         key = None
         if not self._bypassed:
             (key,) = self._served.generation(rows.static).row_keys(self._served.inputs.pack(rows.arrays, 1))
-            if key != known:
-                self._pipeline.cache.keep_aliases([self._pipeline.alias(self._served, picture)], [key])
-            (found,) = self._pipeline.look_up(self._served, [key], self._options)
-            if found is not None:
-                self._packed[position] = found
-                self._settle([position], Outcome.HIT)
-                self._finish_if_complete()
+            if key != upload.key:
+                alias = upload.alias or self._pipeline.alias(self._served, upload.picture)
+                self._pipeline.cache.keep_aliases([alias], [key])
+            if self._found(upload.position, key):
                 return
         if self._options.cache.only_if_cached:
             self._deferred.errback(self._abandon(not_cached(1)))
             return
-        self._ask(position, rows, None if self._served.alone else 0, key)
+        self._ask(upload.position, rows, None if self._served.alone else 0, key)
         self._batcher.feed(self)
+
+    def undecodable(self, upload: Upload, problem: Problem) -> None:
+        """A picture that will be no row."""
+        self._fail(upload.position, problem)
+
+    def _found(self, position: int, key: bytes) -> bool:
+        """Settles a row as a hit, if it is one."""
+        (found,) = self._pipeline.look_up(self._served, [key], self._options)
+        if found is None:
+            return False
+        self._packed[position] = found
+        self._settle([position], Outcome.HIT)
+        self._finish_if_complete()
+        return True
 
     def _settle(self, positions: Iterable[int], outcome: Outcome, reason: str = "") -> None:
         """Counts rows as done."""

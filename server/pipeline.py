@@ -19,6 +19,7 @@ from rowserve.graphs.signature import Signature
 from rowserve.handlers.items import Answer, Item, Options, Outcome, Picture, Priority, Timing
 from rowserve.handlers.problem import Problem
 from rowserve.server.batcher import Batch
+from rowserve.server.decoding import LARGE
 from rowserve.server.metrics import Metrics
 from rowserve.server.models import ServedModel, ServedSignature
 from rowserve.server.pending_answer import PendingAnswer
@@ -78,12 +79,12 @@ class RowPipeline:
         return [None if key is None else next(known) for key in keys]
 
     def _keys(self, served: ServedSignature, items: Sequence[Item]) -> list[bytes | None]:
-        """A key for each row; None for a row that is none yet (a picture never seen) or will be none (a fault)."""
+        """A key for each row; None for one that has none yet (a picture unknown or large) or never will (a fault)."""
         keys: list[bytes | None] = []
         for item in items:
             if type(item) is Rows:
                 keys += served.generation(item.static).row_keys(served.inputs.pack(item.arrays, item.count))
-            elif type(item) is Picture:
+            elif type(item) is Picture and len(item.upload) <= LARGE:
                 keys += self.cache.lookup_aliases([self.alias(served, item)])
             else:
                 keys.append(None)

@@ -7,7 +7,7 @@ comes. What it returns is an Encoded answer, or the sink that takes the body and
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 from urllib.parse import unquote_to_bytes
 
 from klein import Klein
@@ -15,10 +15,12 @@ from twisted.internet.defer import Deferred
 from werkzeug.exceptions import HTTPException, MethodNotAllowed
 from werkzeug.routing import RequestRedirect
 
-from rowserve.handlers import images, tensorflow_serving
+from rowserve.handlers import images, tensorflow_serving, tensorflow_serving_models
 from rowserve.handlers.http_headers import request_options
 from rowserve.handlers.items import Answer, Encoded, Item, Options
 from rowserve.handlers.problem import Problem
+from rowserve.handlers.tensorflow_serving_models import VersionState
+from rowserve.handlers.tensorflow_serving_texts import servable_not_found, status_not_found
 from rowserve.server import probes
 from rowserve.server.bodies import BodySink, Collected, Discarded, Inflated, Parts, too_large
 from rowserve.server.faults import NotAllowed, native_fault, tensorflow_fault
@@ -33,17 +35,25 @@ if TYPE_CHECKING:
     from rowserve.graphs.rows import Buffer
     from rowserve.graphs.signature import Signature
     from rowserve.handlers.multipart import Part
+    from rowserve.handlers.tensorflow_serving import PredictRequest
     from rowserve.server.limits import Limits
-    from rowserve.server.models import Models, ServedModel
+    from rowserve.server.models import Models, ModelState, ServedModel
     from rowserve.server.pipeline import RowPipeline
 
 Opened = BodySink | Encoded
+Handler = TypeVar("Handler", bound="Callable[..., Opened]")
+APP = Klein()
+
+
+def route(method: str, rule: str) -> Callable[[Handler], Handler]:
+    """Klein's decorator, typed for our requests."""
+    return cast("Callable[[Handler], Handler]", APP.route(rule, methods=[method]))
 
 
 class Api:
     """All routes. `defer_to_pool` runs a call on a thread; `health` names what makes the process not live, or ""."""
 
-    app: Any = Klein()  # Klein's decorators are typed for its own requests
+    app = APP
 
     def __init__(
         self,
@@ -101,12 +111,12 @@ class Api:
             told = f"there is nothing at {path[:200]}; /openapi.json describes what there is"
             raise self._unknown(request, Problem(404, told)) from None
         request.route = rule.rule.replace("<", "{").replace(">", "}")
-        return cast("Opened", self._bound.execute_endpoint(rule.endpoint, request, **arguments))
+        return cast("Opened", self._bound.execute_endpoint(rule.endpoint, cast(Any, request), **arguments))
 
     def _unknown(self, request: ApiRequest, problem: Problem) -> Problem:
         if request.problem_form is not tensorflow_fault:
             return problem
-        return tensorflow_serving.malformed_request(request.method.decode("ascii"), decoded_path(request.path))
+        return tensorflow_serving_models.not_served_yet(servable(request).verb)
 
     def _options(self, path: str) -> Encoded:
         allowed = set(self._map.allowed_methods(path))
@@ -120,7 +130,8 @@ class Api:
 
     # Native routes
 
-    @app.route("/images/<model>", methods=["POST"])
+    @route("POST", "/images/<model>")
+    @route("POST", "/images/<model>/versions/<version>")
     def post_images(self, request: ApiRequest, model: str, version: str | None = None) -> Opened:
         """Pictures in, one row each."""
         served = self.find(model, version)
@@ -138,11 +149,6 @@ class Api:
             return Parts(form, content_type, self.limits)
         return Collected(body, self.limits.body_bytes)
 
-    @app.route("/images/<model>/versions/<version>", methods=["POST"])
-    def post_images_version(self, request: ApiRequest, model: str, version: str) -> Opened:
-        """The same of one version."""
-        return self.post_images(request, model, version)
-
     def _answer_images(
         self, request: ApiRequest, served: ServedModel, asked: images.ImagesRequest, options: Options
     ) -> None:
@@ -151,92 +157,79 @@ class Api:
 
         self._answer(request, served, asked.signature, asked.items, options, encode)
 
-    @app.route("/rows/<model>", methods=["POST"])
+    @route("POST", "/rows/<model>")
+    @route("POST", "/rows/<model>/versions/<version>")
     def post_rows(self, request: ApiRequest, model: str, version: str | None = None) -> Opened:
         """Lines in, lines out, streamed."""
         return RowStream(self, request, self.find(model, version))
 
-    @app.route("/rows/<model>/versions/<version>", methods=["POST"])
-    def post_rows_version(self, request: ApiRequest, model: str, version: str) -> Opened:
-        """The same of one version."""
-        return self.post_rows(request, model, version)
-
     # TensorFlow Serving's routes
 
-    @app.route("/v1/models/<model>:predict", methods=["POST"])
-    def post_predict(self, request: ApiRequest, model: str, version: str | None = None) -> Opened:
+    @route("POST", "/v1/models/<model>:predict")
+    @route("POST", "/v1/models/<model>/versions/<version>:predict")
+    def post_predict(self, request: ApiRequest, **_: str) -> Opened:
         """Predict, in row or column form."""
-        served = self._servable(model, version)
+        served = self._servable(request)
         options = request_options(request.headers, tensorflow_serving.PROTOCOL)
 
-        def parsed(asked: tensorflow_serving.PredictRequest) -> None:
-            def encode(answer: Answer) -> Encoded:
-                return tensorflow_serving.encode_predict(asked, answer)
-
+        def parsed(asked: PredictRequest) -> None:
+            encode = partial(tensorflow_serving.encode_predict, asked)
             self._answer(request, served, asked.signature, asked.items, options, encode)
 
         def body(document: Buffer) -> None:
-            parse = partial(tensorflow_serving.parse_predict, served.face, document)
+            read = partial(tensorflow_serving.read_predict, served.face, document)
             if len(document) > self.limits.pool_parse_bytes:
-                request.wait_for(self.defer_to_pool(parse), parsed)
+                request.wait_for(self.defer_to_pool(read), parsed)
             else:
-                parsed(parse())
+                parsed(read())
 
         return Collected(body, self.limits.body_bytes)
 
-    @app.route("/v1/models/<model>/versions/<version>:predict", methods=["POST"])
-    def post_predict_version(self, request: ApiRequest, model: str, version: str) -> Opened:
-        """The same of one version."""
-        return self.post_predict(request, model, version)
-
-    def _servable(self, name: str, version: str | None) -> ServedModel:
-        try:
-            return self.find(name, version)
-        except Problem as problem:
-            raise tensorflow_serving.not_found(name, version, problem) from None
-
-    @app.route("/v1/models/<model>", methods=["GET"])
-    def get_status(self, request: ApiRequest, model: str, version: str | None = None) -> Opened:
+    @route("GET", "/v1/models/<model>")
+    @route("GET", "/v1/models/<model>/versions/<version>")
+    def get_status(self, request: ApiRequest, **_: str) -> Opened:
         """The states of a model's versions."""
-        states = [state for state in self.models.states() if state.name == model]
-        if version is not None:
-            states = [state for state in states if state.version == version_number(version)]
-        known = [(state.version, state.state, state.fault) for state in states]
-        return tensorflow_serving.encode_status(model, version, known)
+        asked = servable(request)
+        states = [state for state in self.models.states() if state.name == asked.model]
+        if asked.version is not None:
+            states = [state for state in states if state.version == asked.version]
+        if not states:
+            raise status_not_found(asked.model, asked.version)
+        return tensorflow_serving_models.encode_status(version_state(state) for state in states)
 
-    @app.route("/v1/models/<model>/versions/<version>", methods=["GET"])
-    def get_status_version(self, request: ApiRequest, model: str, version: str) -> Opened:
-        """The state of one version."""
-        return self.get_status(request, model, version)
-
-    @app.route("/v1/models/<model>/metadata", methods=["GET"])
-    def get_metadata(self, request: ApiRequest, model: str, version: str | None = None) -> Opened:
+    @route("GET", "/v1/models/<model>/metadata")
+    @route("GET", "/v1/models/<model>/versions/<version>/metadata")
+    def get_metadata(self, request: ApiRequest, **_: str) -> Opened:
         """Signatures, as TensorFlow Serving tells them."""
-        return tensorflow_serving.encode_metadata(self._servable(model, version).face)
+        return tensorflow_serving_models.encode_metadata(self._servable(request).face)
 
-    @app.route("/v1/models/<model>/versions/<version>/metadata", methods=["GET"])
-    def get_metadata_version(self, request: ApiRequest, model: str, version: str) -> Opened:
-        """The same of one version."""
-        return self.get_metadata(request, model, version)
+    def _servable(self, request: ApiRequest) -> ServedModel:
+        asked = servable(request)
+        try:
+            return self.models.find(asked.model, asked.version)
+        except Problem as problem:
+            if problem.status != 404:
+                raise
+            raise servable_not_found(asked.model, asked.version) from None
 
     # The server itself
 
-    @app.route("/livez", methods=["GET"])
+    @route("GET", "/livez")
     def get_livez(self, request: ApiRequest) -> Opened:
         """Whether the process does its work."""
         return probes.livez(self.health())
 
-    @app.route("/readyz", methods=["GET"])
+    @route("GET", "/readyz")
     def get_readyz(self, request: ApiRequest) -> Opened:
         """Whether requests should be sent here, and the state of each model."""
         return probes.readyz(self.models, self.draining)
 
-    @app.route("/metrics", methods=["GET"])
+    @route("GET", "/metrics")
     def get_metrics(self, request: ApiRequest) -> Opened:
         """Prometheus' text form."""
         return Encoded(200, [("Content-Type", CONTENT_TYPE)], self.metrics.exposition())
 
-    @app.route("/openapi.json", methods=["GET"])
+    @route("GET", "/openapi.json")
     def get_openapi(self, request: ApiRequest) -> Opened:
         """The API described."""
         return Encoded(200, [("Content-Type", "application/json")], document())
@@ -271,6 +264,18 @@ def decoded_path(path: bytes) -> str:
         return unquote_to_bytes(path).decode("utf-8")
     except UnicodeDecodeError:
         raise Problem(400, "the path is not UTF-8", reason="malformed") from None
+
+
+def servable(request: ApiRequest) -> tensorflow_serving_models.Route:
+    """What a request under /v1/ is about. Raises Problem 400."""
+    return tensorflow_serving_models.route(request.method.decode("ascii"), request.path.decode("latin-1"))
+
+
+def version_state(state: ModelState) -> VersionState:
+    """A version's state in TensorFlow Serving's words."""
+    if state.state == "broken":
+        return VersionState(state.version, "END", "UNKNOWN", state.fault)
+    return VersionState(state.version, "AVAILABLE" if state.state == "ready" else "LOADING")
 
 
 def version_number(version: str) -> int:
