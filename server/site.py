@@ -268,7 +268,8 @@ def decoded_path(path: bytes) -> str:
 
 def servable(request: ApiRequest) -> tensorflow_serving_models.Route:
     """What a request under /v1/ is about. Raises Problem 400."""
-    return tensorflow_serving_models.route(request.method.decode("ascii"), request.path.decode("latin-1"))
+    method = "GET" if request.method == b"HEAD" else request.method.decode("ascii")
+    return tensorflow_serving_models.route(method, request.path.decode("latin-1"))
 
 
 def version_state(state: ModelState) -> VersionState:
