@@ -15,8 +15,8 @@ import numpy as np
 DEFAULT_SIGNATURE = "serving_default"
 STRING = "string"
 NUMERIC = frozenset(
-    ("bool", "uint8", "uint16", "uint32", "uint64", "int8", "int16", "int32", "int64")
-    + ("float16", "bfloat16", "float32", "float64", "complex64", "complex128")
+    """bool uint8 uint16 uint32 uint64 int8 int16 int32 int64
+    float16 bfloat16 float32 float64 complex64 complex128""".split()  # noqa: SIM905
 )
 
 

@@ -332,7 +332,7 @@ def test_any_schedule_settles_every_row_once(schedule, max_rows, queue_rows):
             try:
                 askings.append((bench.ask(*map(float, step[1]), priority=priority, fresh=step[3]), step[1]))
             except Problem:
-                assert bench.batcher.rows + len(step[1]) > queue_rows
+                assert bench.batcher.rows or bench.batcher._promises
         elif step[0] == "leave" and step[1] < len(askings):
             asking = askings[step[1]][0]
             bench.batcher.leave(asking, asking.asks)
