@@ -4,6 +4,7 @@ There is no `rowserve` folder: it is a namespace (PEP 420) that exists only once
 called `cache` or `server` ever lands in site-packages. Runs on the installer's main thread.
 """
 
+import shutil
 from pathlib import Path
 
 from setuptools import find_packages, setup
@@ -39,6 +40,9 @@ DEV = [
     "ruff>=0.17,<0.18",
     "tox>=4.30,<5",
 ]
+
+# A module that was renamed would lie on in here and be installed for ever.
+shutil.rmtree(Path(__file__).with_name("build") / "lib", ignore_errors=True)
 
 setup(
     name="rowserve",
