@@ -15,7 +15,8 @@ from twisted.internet.defer import Deferred
 from twisted.internet.threads import deferToThreadPool
 from twisted.python.threadpool import ThreadPool
 
-from rowserve.cache.row_cache import RowCache, open_cache
+from rowserve.cache.opening import open_cache
+from rowserve.cache.row_cache import RowCache
 from rowserve.graphs.description import ModelDescription, description_name
 from rowserve.graphs.errors import GraphError
 from rowserve.graphs.execution import schedulable_cores
@@ -55,9 +56,11 @@ class Assembly:
 
     def _open_cache(self) -> RowCache:
         settings = self.config.cache
+        if not settings.enabled:
+            return RowCache(call_in_reactor=self._reactor.callFromThread)
         return open_cache(
-            cache_folder(settings) if settings.enabled else None,
-            size=Bytes.parse(settings.size),
+            cache_folder(settings),
+            Bytes.parse(settings.size) if settings.size else None,
             clock=time.time,
             start_thread=self.start_thread,
             call_in_reactor=self._reactor.callFromThread,

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, Protocol
 
+from rowserve.cache.keys import Generation
 from rowserve.graphs.errors import GraphFailed
 from rowserve.graphs.isolation import BatchResult, answer_batch
 from rowserve.graphs.rows import Buffer, Rows, gather
@@ -40,7 +41,7 @@ class Asker(Protocol):
 class Ask:
     """One row that one request waits for: row `index` of `rows`, or all of `rows` as one unit where that is None.
 
-    `key` is None where the row joins no twin and is not to be kept. A `fresh` row joins a queued twin, but no running
+    `key` (in its `generation`) is None where the row joins no twin and is not to be kept. A `fresh` row joins a queued twin, but no running
     one. `positions` are its places in the request.
     """
 
@@ -52,6 +53,7 @@ class Ask:
     lane: Lane
     nbytes: int
     key: bytes | None = None
+    generation: Generation | None = None
     fresh: bool = False
     pending: PendingRow | None = None
 

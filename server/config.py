@@ -13,14 +13,15 @@ from rowserve.server.units import Bytes, Seconds
 
 class CacheConfig(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     """[cache]: its folder (default: the platform's user cache folder + /rowserve), the cap of its file when that is
-    made, and whether there is one at all."""
+    made (default: 4GiB), and whether there is one at all."""
 
     folder: str = ""
-    size: str = "4GiB"
+    size: str = ""
     enabled: bool = True
 
     def __post_init__(self) -> None:
-        Bytes.parse(self.size)
+        if self.size:
+            Bytes.parse(self.size)
 
 
 class Limits(msgspec.Struct, forbid_unknown_fields=True, frozen=True):

@@ -118,7 +118,9 @@ class PendingAnswer:
             lane, size = (id(self), position), rows.nbytes
         else:
             lane, size = served.lane(rows), served.inputs.row_bytes or rows.nbytes // rows.count
-        ask = Ask(self, [position], served.signature, rows, index, lane, size, key, self._options.cache.no_cache)
+        generation = None if key is None else served.generation(rows.static)
+        fresh = self._options.cache.no_cache
+        ask = Ask(self, [position], served.signature, rows, index, lane, size, key, generation, fresh)
         if key is not None:
             self._twins[key] = ask
         self._asks.append(ask)
@@ -160,10 +162,11 @@ class PendingAnswer:
         """A picture has become a row: it may be known by its pixels, or must be computed."""
         key = None
         if not self._bypassed:
-            (key,) = self._served.generation(rows.static).row_keys(self._served.inputs.pack(rows.arrays, 1))
+            generation = self._served.generation(rows.static)
+            (key,) = generation.row_keys(self._served.inputs.pack(rows.arrays, 1))
             if key != upload.key:
                 alias = upload.alias or self._pipeline.alias(self._served, upload.picture)
-                self._pipeline.cache.keep_aliases([alias], [key])
+                self._pipeline.cache.keep_aliases([alias], [key], generation)
             if self._found(upload.position, key):
                 return
         if self._options.cache.only_if_cached:

@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 
 from twisted.internet.defer import Deferred, fail
 
+from rowserve.cache.keys import Generation
 from rowserve.cache.row_cache import RowCache
 from rowserve.graphs.rows import Buffer, Rows
 from rowserve.graphs.signature import Signature
@@ -43,7 +44,8 @@ class RowPipeline:
         self.metrics = metrics
         self.defer_to_pool = defer_to_pool
         self.monotonic = time.monotonic
-        self._overflow: deque[tuple[bytes, Buffer]] = deque()
+        self._patient: deque[tuple[bytes, Buffer, Generation | None]] = deque()  # computed for bulk, not yet taken
+        self._draining = False
         self._until_kept: list[Callable[[], None]] = []
 
     def answer(
@@ -100,34 +102,41 @@ class RowPipeline:
         self.metrics.batch_rows.observe(len(batch.rows))
         self.metrics.graph_seconds.observe(batch.ran)
         self.metrics.queue_seconds.observe(batch.queued)
-        new = [
-            (row.data.key, outputs, row.priority)
-            for row, outputs in zip(batch.rows, packed, strict=True)
-            if row.data.key is not None and not isinstance(outputs, BaseException)
-        ]
-        patient = [(key, outputs) for key, outputs, priority in new if priority is Priority.BULK]
-        hasty = [(key, outputs) for key, outputs, priority in new if priority is not Priority.BULK]
+        generation = batch.rows[0].data.generation
+        hasty: dict[bytes, Buffer] = {}
+        for row, outputs in zip(batch.rows, packed, strict=True):
+            key = row.data.key
+            if key is None or isinstance(outputs, BaseException):
+                continue
+            if row.priority is Priority.BULK:
+                self._patient.append((key, outputs, generation))
+            else:
+                hasty[key] = outputs
         if hasty:
-            self.cache.keep([key for key, _ in hasty], [outputs for _, outputs in hasty])
-        if patient:
-            self._overflow.extend(patient)
-            self._drain()
+            self.cache.keep(list(hasty), list(hasty.values()), generation)
+        self._drain()
 
     def _drain(self) -> None:
         """Keeps what bulk doors have computed, as fast as the cache takes it; nothing of theirs is dropped."""
-        while self._overflow:
+        while self._patient:
             if not self.cache.has_room():
-                self.cache.when_room(self._drain)
+                if not self._draining:
+                    self._draining = True
+                    self.cache.when_room(self._go_on_draining)
                 return
-            key, outputs = self._overflow.popleft()
-            self.cache.keep([key], [outputs])
+            key, outputs, generation = self._patient.popleft()
+            self.cache.keep([key], [outputs], generation)
         waiting, self._until_kept = self._until_kept, []
         for call in waiting:
             call()
 
+    def _go_on_draining(self) -> None:
+        self._draining = False
+        self._drain()
+
     def when_kept(self, call: Callable[[], None]) -> None:
         """Calls, now or later, when the cache has taken all that bulk doors have computed so far."""
-        if self._overflow:
+        if self._patient:
             self._until_kept.append(call)
         else:
             call()

@@ -7,6 +7,7 @@ import pytest
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 
+from rowserve.cache.books import About, Books
 from rowserve.cache.memory_store import MemoryStore
 from rowserve.cache.row_cache import RowCache
 from rowserve.graphs.signature import Signature
@@ -55,6 +56,16 @@ class Asked:
         self.deferred.cancel()
 
 
+def new_store() -> MemoryStore:
+    """A store in memory that holds what a new cache file holds."""
+    store = MemoryStore()
+    with store.update() as update:
+        books = Books(update, 0)
+        books.describe(About(16 << 20, "mark"))
+        books.finish()
+    return store
+
+
 class PipelineBench:
     """A pipeline with a stepped graph, a stepped decode pool, a stepped clock and a cache in memory."""
 
@@ -72,7 +83,7 @@ class PipelineBench:
         self.graph = SteppedGraphThread(self.session)
         self.pool = SteppedPool()
         self.metrics = Metrics()
-        self.cache = cache or RowCache(MemoryStore(), clock=lambda: self.wall, start_thread=lambda run: None)
+        self.cache = cache or RowCache(new_store(), clock=lambda: self.wall, start_thread=lambda run: None)
         self.pipeline = RowPipeline(self.cache, self.clock, self.metrics, self.pool.defer)
         self.model = self.serve(enabled=enabled, ttl=ttl, limits=BatchLimits(**limits))
         self.signature = self.session.signatures[0]

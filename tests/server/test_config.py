@@ -10,7 +10,7 @@ from rowserve.server.units import Bytes, Seconds
 def test_defaults_are_those_of_the_documentation():
     config = read_config(None)
     assert config.listen == "127.0.0.1:8080"
-    assert Bytes.parse(config.cache.size) == 4 << 30
+    assert config.cache == CacheConfig(folder="", size="", enabled=True)
     assert (Bytes.parse(config.limits.body), config.limits.parts, config.limits.queue_rows) == (64 << 20, 1000, 4096)
 
 

@@ -405,9 +405,9 @@ class Full(RowCache):
     def when_room(self, call: Callable[[], None]) -> None:
         self.calls.append(call)
 
-    def keep(self, keys: Any, packed: Any) -> int:
+    def keep(self, keys: Any, packed: Any, generation: Any = None) -> int:
         self.kept.append(len(keys))
-        return super().keep(keys, packed) if self.room else 0
+        return super().keep(keys, packed, generation) if self.room else 0
 
 
 def test_an_interactive_answer_never_waits_for_the_cache():
