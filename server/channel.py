@@ -68,7 +68,7 @@ class HardenedChannel(HTTPChannel):
     def connectionMade(self) -> None:  # noqa: N802
         """Headers must be here in time, counted from now."""
         super().connectionMade()
-        self._gate = ReadGate(self._networkProducer)
+        self._gate = ReadGate(self._networkProducer, registered=True)
         self._networkProducer = cast(Any, self._gate)
         self.totalHeadersSize = self.site.limits.headers_bytes
         self.site.opened(self)
@@ -134,8 +134,6 @@ class HardenedChannel(HTTPChannel):
             return
         if self._phase is Phase.IDLE:
             self._enter(Phase.HEAD, self.site.limits.headers_seconds)
-        elif self._phase is Phase.BODY:
-            self._body_bytes += len(data)
         if self._held:
             self._held += data
         else:
@@ -192,9 +190,10 @@ class HardenedChannel(HTTPChannel):
             if self._phase is Phase.BODY:
                 self._start_body_clock()
 
-    def chunk_received(self) -> None:
+    def chunk_received(self, size: int) -> None:
         """A request was handed one more piece of its body."""
         self._chunks += 1
+        self._body_bytes += size
 
     def rawDataReceived(self, data: bytes) -> None:  # noqa: N802
         """Body bytes, or what comes ahead of its turn."""

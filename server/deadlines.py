@@ -6,6 +6,7 @@ import math
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from twisted.internet.task import LoopingCall
+from twisted.logger import Logger
 
 if TYPE_CHECKING:
     from rowserve.server.clock import Clock
@@ -25,6 +26,8 @@ class Mortal(Protocol):
 
 class Deadlines:
     """Looks over its members each tick, for as long as there are any. A deadline is met within one tick."""
+
+    _log = Logger()
 
     def __init__(self, clock: Clock, tick: float = TICK) -> None:
         self.clock = clock
@@ -48,4 +51,8 @@ class Deadlines:
     def _look(self) -> None:
         now = self.clock.seconds()
         for member in [member for member in self.members if member.deadline <= now]:
-            member.expire(now)
+            try:
+                member.expire(now)
+            except Exception:  # noqa: BLE001  (one connection's fault must not end the deadlines of all)
+                self._log.failure("a deadline failed")
+                member.deadline = NEVER

@@ -12,9 +12,10 @@ class ReadGate:
     undo a hold of ours.
     """
 
-    def __init__(self, transport: Any) -> None:
+    def __init__(self, transport: Any, registered: bool = False) -> None:
         self._transport = transport
         self._holds: set[str] = set()
+        self._registered = registered
 
     @property
     def held(self) -> bool:
@@ -49,8 +50,11 @@ class ReadGate:
 
     def registerProducer(self, producer: Any, streaming: bool) -> None:  # noqa: N802
         """Passed on."""
+        self._registered = True
         self._transport.registerProducer(producer, streaming)
 
     def unregisterProducer(self) -> None:  # noqa: N802
-        """Passed on."""
-        self._transport.unregisterProducer()
+        """Passed on, once."""
+        if self._registered:
+            self._registered = False
+            self._transport.unregisterProducer()

@@ -100,7 +100,7 @@ class ApiRequest(server.Request):
 
     def handleContentChunk(self, data: bytes) -> None:  # noqa: N802
         """A piece of the body; the channel calls `pump` after a few."""
-        self.channel.chunk_received()
+        self.channel.chunk_received(len(data))
         if not self.finished:
             self._pieces.append(data)
 
