@@ -62,9 +62,7 @@ def check_model_folder(path: Path) -> None:
     if not path.is_dir():
         raise CannotLoad(f"{path}: not a folder; a model is a SavedModel folder")
     if not any((path / name).is_file() for name in GRAPH_FILES):
-        what = (
-            "the folder is empty" if not any(path.iterdir()) else "not a SavedModel: no saved_model.pb in it"
-        )
+        what = "the folder is empty" if not any(path.iterdir()) else "not a SavedModel: no saved_model.pb in it"
         raise CannotLoad(f"{path}: {what}")
 
 

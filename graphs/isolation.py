@@ -54,9 +54,7 @@ def answer_batch(session: RunsRows, signature: Signature, rows: Rows) -> BatchRe
         return _answer_alone(session, signature, rows, layout)
     if not rows.count:
         return BatchResult([], 0)
-    halving = _Halving(
-        rows.count, lambda start, stop: _packed(session, signature, rows.slice(start, stop), layout)
-    )
+    halving = _Halving(rows.count, lambda start, stop: _packed(session, signature, rows.slice(start, stop), layout))
     try:
         halving.search()
     except GraphError as error:
@@ -93,7 +91,7 @@ class _Halving:
 
     def _gave_up(self) -> GraphError:
         return GraphFailed(
-            f"too many rows of this batch of {self._count} were refused by the graph: gave up telling them apart"
+            f"the graph refused too many rows of this batch of {self._count}: gave up telling them apart"
             f" after {self.calls} runs"
         )
 
@@ -103,9 +101,7 @@ def _packed(session: RunsRows, signature: Signature, rows: Rows, layout: RowLayo
     try:
         return layout.pack(found, rows.count)
     except (ValueError, TypeError, IndexError) as error:
-        raise GraphFailed(
-            f"signature {signature.name}: its answer has no row form: {one_line(error)}"
-        ) from None
+        raise GraphFailed(f"signature {signature.name}: its answer has no row form: {one_line(error)}") from None
 
 
 def _answer_alone(session: RunsRows, signature: Signature, rows: Rows, layout: RowLayout) -> BatchResult:

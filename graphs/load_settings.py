@@ -38,7 +38,5 @@ class LoadSettings:
 
     def to_bytes(self) -> bytes:
         """The settings in one canonical form, for digests. The order of names is no difference."""
-        plain = {
-            key: sorted(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()
-        }
+        plain = {key: sorted(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()}
         return json.dumps(plain, sort_keys=True).encode()

@@ -54,8 +54,7 @@ class SessionGraph:
         self.loader = loader
         self.frozen = frozen
         self._calls = {
-            name: _FixedCall(session, signature, inputs[name], outputs[name])
-            for name, signature in signatures.items()
+            name: _FixedCall(session, signature, inputs[name], outputs[name]) for name, signature in signatures.items()
         }
 
     def call(self, signature: str, arrays: Mapping[str, Array]) -> dict[str, Array]:
@@ -92,10 +91,7 @@ class _FixedCall:
             values = self._run(*[arrays[name] for name in self._feeds])
         except Exception as error:  # noqa: BLE001  (TensorFlow raises its own and Python's alike; all become ours)
             raise graph_error(error) from None
-        return {
-            name: as_array(values[at], dtype)
-            for (name, dtype), at in zip(self._outputs, self._where, strict=True)
-        }
+        return {name: as_array(values[at], dtype) for (name, dtype), at in zip(self._outputs, self._where, strict=True)}
 
 
 def _apart_from(fed: Sequence[str], graph: Any, fetch: str) -> str:
@@ -116,7 +112,7 @@ class FunctionGraph:
     loader = "v2 function"
 
     def __init__(self, functions: Mapping[str, Any], signatures: Mapping[str, Signature], keep: Any) -> None:
-        self._functions = dict(functions)
+        self.functions = dict(functions)
         self._signatures = signatures
         self._keep = keep
 
@@ -126,16 +122,14 @@ class FunctionGraph:
         specs = self._signatures[signature]
         try:
             feeds = {spec.name: tf.constant(arrays[spec.name], dtype=spec.dtype) for spec in specs.inputs}
-            values = self._functions[signature](**feeds)
-            return {
-                spec.name: as_array(values[spec.name].numpy(), spec.numpy_dtype) for spec in specs.outputs
-            }
+            values = self.functions[signature](**feeds)
+            return {spec.name: as_array(values[spec.name].numpy(), spec.numpy_dtype) for spec in specs.outputs}
         except Exception as error:  # noqa: BLE001  (as above)
             raise graph_error(error) from None
 
     def close(self) -> None:
         """Let go of the functions and their variables."""
-        self._functions.clear()
+        self.functions.clear()
         self._keep = None
 
 

@@ -6,7 +6,7 @@ Any thread. TensorFlow is imported for its protobuf classes only.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -154,6 +154,13 @@ def to_signature(name: str, definition: Any, settings: LoadSettings) -> Signatur
         for key, info in outputs.items()
     )
     return Signature(name, inputs, specs, definition.method_name, batch, alone)
+
+
+def made_alone(model: SavedModel, signature: Signature, reason: str) -> Signature:
+    """The signature with requests run one at a time: its outputs are whole tensors, as the graph declares them."""
+    infos = model.meta_graph.signature_def[signature.name].outputs
+    outputs = tuple(replace(spec, shape=shape_of(infos[spec.name]), batched=False) for spec in signature.outputs)
+    return replace(signature, outputs=outputs, alone=reason)
 
 
 def leading_dimension(shapes: dict[str, Shape], static: set[str]) -> tuple[set[str], int | None, str]:

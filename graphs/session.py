@@ -5,8 +5,6 @@ Graph thread only. It pads and splits to the sizes that may run, and trusts no s
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import numpy as np
 
 from rowserve.graphs.description import ModelDescription
@@ -76,27 +74,21 @@ class _RowRun:
         try:
             return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
         except ValueError:
-            raise GraphFailed(
-                f"signature {self._name}: the shape of a row's answer changed between two runs"
-            ) from None
+            raise GraphFailed(f"signature {self._name}: the shape of a row's answer changed between two runs") from None
 
     def _check(self, found: dict[str, Array], count: int) -> dict[str, Array]:
         for name, shape, fixed in self._outputs:
             have = found[name].shape
             if not have or have[0] != count or (fixed and have[1:] != shape):
                 want = f"[{count}, {', '.join(map(str, shape or ())) if fixed else '…'}]"
-                raise GraphFailed(
-                    f"output {name} of signature {self._name} came back as {list(have)}, not {want}"
-                )
+                raise GraphFailed(f"output {name} of signature {self._name} came back as {list(have)}, not {want}")
         return found
 
     def _check_whole(self, found: dict[str, Array]) -> dict[str, Array]:
         for spec in self._signature.outputs:
             if not spec.accepts(found[spec.name].shape):
                 have = list(found[spec.name].shape)
-                raise GraphFailed(
-                    f"output {spec.name} of signature {self._name} came back as {have}, not {spec.shape}"
-                )
+                raise GraphFailed(f"output {spec.name} of signature {self._name} came back as {have}, not {spec.shape}")
         return found
 
 
@@ -118,10 +110,3 @@ def fill(array: Array, size: int) -> Array:
 def empty(spec: TensorSpec) -> Array:
     """No rows of an output."""
     return np.empty((0, *(dimension or 0 for dimension in spec.shape or ())), dtype=spec.numpy_dtype)
-
-
-def whole_signature(signature: Signature, arrays: Mapping[str, Array]) -> Rows:
-    """Arrays of every input as Rows: the batched ones share their leading dimension, the others are static."""
-    batched = {spec.name: arrays[spec.name] for spec in signature.row_inputs}
-    count = len(next(iter(batched.values()))) if batched else 1
-    return Rows(batched, count, {spec.name: arrays[spec.name] for spec in signature.static_inputs})
