@@ -1,0 +1,326 @@
+"""Routes, statuses, faults in each protocol's form, probes, hang-ups, and figures that add up."""
+
+from __future__ import annotations
+
+import json
+
+import orjson
+import pytest
+
+from rowserve.handlers.items import Priority
+from rowserve.handlers.problem import Problem
+from rowserve.server.openapi import document
+from rowserve.server.routes import ROUTES
+from rowserve.server.site import APP
+from tests.http_doubles import FORM, Server, form, head
+
+PREDICT = b'{"instances": [[1, 2]]}'
+
+
+def test_every_route_is_in_the_table_and_every_entry_is_a_route():
+    klein = {
+        (method, rule.rule.replace("<", "{").replace(">", "}"))
+        for rule in APP.url_map.iter_rules()
+        for method in (rule.methods or set()) - {"HEAD", "OPTIONS"}
+    }
+    assert klein == {(route.method, route.path) for route in ROUTES}
+    assert len(ROUTES) == len(klein)
+
+
+def test_the_description_is_openapi():
+    described = json.loads(document())
+    assert described["openapi"] == "3.1.0"
+    assert set(described["paths"]) == {route.path for route in ROUTES}
+    identifiers = [op["operationId"] for path in described["paths"].values() for op in path.values()]
+    assert len(identifiers) == len(set(identifiers))
+    for path, operations in described["paths"].items():
+        for operation in operations.values():
+            named = [p["name"] for p in operation["parameters"] if p["in"] == "path"]
+            assert [f"{{{name}}}" in path for name in named] == [True] * path.count("{")
+    assert orjson.loads(Server().request("GET", "/openapi.json").body) == described
+
+
+@pytest.mark.parametrize("path", ["/", "/nothing", "/images", "/images/", "/images/m/", "/images/a%2Fb", "/images/m/x", "//"])
+def test_unknown_paths_are_problems_not_pages(path):
+    reply = Server().request("GET", path)
+    assert reply.status in (404, 405)
+    assert reply.headers["content-type"] == "application/problem+json"
+    assert reply.json["status"] == reply.status
+
+
+def test_a_path_that_is_not_text_is_a_400():
+    assert Server().request("GET", "/%ff").status == 400
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "allow"),
+    [
+        ("GET", "/images/m", "OPTIONS, POST"),
+        ("PUT", "/rows/m", "OPTIONS, POST"),
+        ("POST", "/livez", "GET, HEAD, OPTIONS"),
+        ("BREW", "/metrics", "GET, HEAD, OPTIONS"),
+    ],
+)
+def test_other_methods_are_told_which_are_allowed(method, path, allow):
+    reply = Server().request(method, path)
+    assert (reply.status, reply.headers["allow"]) == (405, allow)
+    assert reply.headers["content-type"] == "application/problem+json"
+    options = Server().request("OPTIONS", path)
+    assert (options.status, options.headers["allow"], options.body) == (204, allow, b"")
+
+
+@pytest.mark.parametrize("path", ["/livez", "/readyz", "/metrics", "/openapi.json", "/v1/models/m"])
+def test_head_is_get_without_the_body(path):
+    server = Server()
+    client = server.connect()
+    reply = client.request("HEAD", path)
+    assert (reply.status, reply.rest) == (200, b"")
+    assert int(reply.headers["content-length"]) > 0
+    assert client.request("GET", path).status == 200
+
+
+@pytest.mark.parametrize("path", ["/images/{}", "/rows/{}"])
+@pytest.mark.parametrize(
+    ("target", "status", "words"),
+    [
+        ("no", 404, "there is: m"),
+        (".hidden", 404, ""),
+        ("..", 404, ""),
+        ("a" * 65, 404, ""),
+        ("%2e%2e", 404, ""),
+        ("m/versions/3", 404, "it has: 2, 1"),
+        ("m/versions/0", 404, "positive"),
+        ("m/versions/-1", 404, "positive"),
+        ("m/versions/one", 404, "positive"),
+        ("m/versions/" + "9" * 40, 404, "positive"),
+        ("m?signature=no", 400, "it has: other, serving_default"),
+        ("m?outputs=no", 400, "it has: double, sum"),
+        ("m?top=-1", 400, "top="),
+        ("m?colour=red", 400, "there are: top, outputs, signature"),
+        ("m?top=1&top=2", 400, "2 times"),
+    ],
+)
+def test_unknown_models_versions_signatures_and_outputs_are_named(path, target, status, words):
+    server = Server()
+    reply = server.request("POST", path.format(target), b"x" * 10, **FORM)
+    assert reply.status == status
+    assert words in reply.json["detail"]
+    assert server.pipeline.seen == []
+
+
+def test_a_signature_without_pictures_says_so_before_the_body():
+    client = Server().connect()
+    client.send(head("POST", "/images/m?signature=other", 1_000_000, **FORM))
+    assert client.reply().status == 422
+
+
+def test_too_many_fields_in_a_query():
+    assert Server().request("GET", "/livez?" + "&".join(f"a{i}=1" for i in range(200))).status == 400
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status", "words"),
+    [
+        ("POST", "/v1/models/no:predict", 404, "Servable not found for request: Latest(no)"),
+        ("POST", "/v1/models/m/versions/7:predict", 404, "Servable not found for request: Specific(m, 7)"),
+        ("GET", "/v1/models/no", 404, "Could not find any versions of model no"),
+        ("GET", "/v1/models/m/versions/7", 404, "Could not find version 7 of model m"),
+        ("GET", "/v1/models/m:predict", 400, "Malformed request: GET /v1/models/m:predict"),
+        ("POST", "/v1/models/m/metadata", 400, "Malformed request: POST /v1/models/m/metadata"),
+        ("POST", "/v1/models/m:classify", 501, "classify"),
+        ("GET", "/v1/models", 400, "Missing model name in request."),
+        ("POST", "/v1/models/m:predict", 400, ""),
+    ],
+)
+def test_faults_under_v1_have_the_form_of_tensorflow_serving(method, path, status, words):
+    reply = Server().request(method, path, b"not json")
+    assert reply.status == status
+    assert list(reply.json) == ["error"]
+    assert words in reply.json["error"]
+
+
+def test_predict_status_and_metadata():
+    server = Server()
+    assert server.request("POST", "/v1/models/m:predict", PREDICT).json == {
+        "predictions": [{"double": [2.0, 4.0], "sum": 3.0}]
+    }
+    assert server.request("POST", "/v1/models/m/versions/1:predict", PREDICT).status == 200
+    states = server.request("GET", "/v1/models/m").json["model_version_status"]
+    assert [state["version"] for state in states] == ["2", "1"]
+    assert server.request("GET", "/v1/models/m/versions/1/metadata").json["model_spec"]["version"] == "1"
+
+
+def test_options_of_a_request_reach_the_pipeline():
+    server = Server()
+    wishes = {"Cache_Control": "no-cache, max-age=7", "Request_Timeout": "1.5"}
+    server.request("POST", "/v1/models/m:predict", PREDICT, **wishes)
+    server.request("POST", "/rows/m?priority=bulk&sync=0", b"[1,2]\n", **wishes)
+    for _, options in server.pipeline.seen:
+        assert (options.timeout, options.cache.no_cache, options.cache.max_age) == (1.5, True, 7.0)
+    assert [options.priority for _, options in server.pipeline.seen] == [Priority.INTERACTIVE, Priority.BULK]
+    assert server.request("POST", "/images/m", form(b"a"), **FORM, Request_Timeout="soon").status == 400
+
+
+def test_a_whole_request_may_be_refused_with_a_time_to_come_again():
+    server = Server()
+    server.pipeline.holding = True
+    client = server.connect()
+    body = form(b"abc")
+    client.send(head("POST", "/images/m", len(body), **FORM) + body)
+    server.pipeline.refuse(Problem(503, "the queue is full", retry_after=1.2, reason="queue_full"))
+    reply = client.reply()
+    assert (reply.status, reply.headers["retry-after"]) == (503, "2")
+    assert server.adds_up()
+
+
+@pytest.mark.parametrize("holding", [False, True])
+@pytest.mark.parametrize("path", ["/images/m", "/v1/models/m:predict"])
+def test_what_breaks_inside_is_one_log_line_and_tells_no_internals(path, holding):
+    server = Server()
+    server.pipeline.holding = holding
+    if not holding:
+        server.pipeline.raises = RuntimeError("secret of the house")
+    client = server.connect()
+    body = form(b"abc") if path.startswith("/images") else PREDICT
+    with logged() as events:
+        client.send(head("POST", path, len(body), **FORM) + body)
+        if holding:
+            server.pipeline.refuse(RuntimeError("secret of the house"))
+    reply = client.reply()
+    assert reply.status == 500
+    assert b"secret" not in reply.body
+    assert ("error" in reply.json) == path.startswith("/v1")
+    assert len(events) == 1
+    assert "secret" in str(events[0]["log_failure"].value)
+    assert client.request("GET", "/livez").status == 200
+
+
+class logged:  # noqa: N801
+    """Twisted's log events while it lasts."""
+
+    def __enter__(self) -> list:
+        from twisted.logger import globalLogPublisher
+
+        self.events: list = []
+        self.observer = self.events.append
+        globalLogPublisher.addObserver(self.observer)
+        return self.events
+
+    def __exit__(self, *_: object) -> None:
+        from twisted.logger import globalLogPublisher
+
+        globalLogPublisher.removeObserver(self.observer)
+
+
+@pytest.mark.parametrize("path", ["/images/m", "/v1/models/m:predict"])
+def test_a_client_that_hangs_up_cancels_its_rows(path):
+    server = Server()
+    server.pipeline.holding = True
+    client = server.connect()
+    body = form(b"abc") if path.startswith("/images") else PREDICT
+    client.send(head("POST", path, len(body), **FORM) + body)
+    assert server.pipeline.cancelled == 0
+    with logged() as events:
+        client.hang_up()
+    assert server.pipeline.cancelled == 1
+    assert events == []
+    assert server.adds_up()
+
+
+def test_a_client_that_hangs_up_while_its_json_is_parsed_or_encoded_is_forgotten():
+    server = Server()
+    server.api.limits = type(server.api.limits)(pool_parse_bytes=1, pool_encode_bytes=1)
+    for steps in (0, 1):
+        client = server.connect()
+        client.send(head("POST", "/v1/models/m:predict", len(PREDICT)) + PREDICT)
+        for _ in range(steps):
+            server.pool.step()
+        with logged() as events:
+            client.hang_up()
+        assert events == []
+        server.pool.calls.clear()
+    assert len(server.pipeline.seen) == 1
+
+
+def test_liveness():
+    server = Server()
+    assert server.request("GET", "/livez").json == {"live": True}
+    server.fault = "a session call has not come back for 61 s"
+    reply = server.request("GET", "/livez")
+    assert (reply.status, reply.json["fault"]) == (503, server.fault)
+
+
+def test_readiness_names_each_version_and_its_state():
+    server = Server()
+    broken = server.models.expect("broken", 1)
+    reply = server.request("GET", "/readyz")
+    assert (reply.status, reply.json["state"]) == (503, "loading")
+    broken.state, broken.fault = "broken", "no such file"
+    reply = server.request("GET", "/readyz")
+    assert (reply.status, reply.json["ready"]) == (200, True)
+    assert reply.json["models"] == [
+        {"name": "broken", "version": "1", "state": "broken", "fault": "no such file"},
+        {"name": "m", "version": "2", "state": "ready"},
+        {"name": "m", "version": "1", "state": "ready"},
+    ]
+    reply = server.request("POST", "/images/broken", form(b"a"), **FORM)
+    assert reply.status == 503
+    server.site.drain()
+    reply = server.request("GET", "/readyz")
+    assert (reply.status, reply.json["state"]) == (503, "draining")
+
+
+def test_rows_add_up_at_every_scrape():
+    server = Server()
+    server.pipeline.holding = True
+    body = form(b"abc", b"broken", b"x")
+    clients = [server.connect() for _ in range(5)]
+    for client in clients:
+        client.send(head("POST", "/images/m", len(body), **FORM) + body)
+        assert server.adds_up()
+    key = '{model="m",protocol="images",version="2"}'
+    assert server.figures()[f"rowserve_rows_pending{key}"] == 15
+    clients[1].hang_up()
+    assert server.adds_up()
+    server.pipeline.step()
+    assert server.adds_up()
+    server.pipeline.step()
+    server.pipeline.refuse(Problem(504, "late", reason="deadline"))
+    server.pipeline.refuse(Problem(503, "full", reason="queue_full"))
+    server.pipeline.step_all()
+    server.request("POST", "/images/m", b"no form", **FORM)
+    figures = server.figures()
+    assert server.adds_up()
+    assert figures[f"rowserve_rows_asked_total{key}"] == 15
+    assert figures[f"rowserve_rows_pending{key}"] == 0
+    outcomes = {
+        outcome: figures[f'rowserve_rows_total{{model="m",outcome="{outcome}",protocol="images",version="2"}}']
+        for outcome in ("hit", "collapsed", "computed", "bypassed", "failed")
+    }
+    assert outcomes == {"hit": 0, "collapsed": 0, "computed": 4, "bypassed": 0, "failed": 11}
+    reasons = {k: v for k, v in figures.items() if k.startswith("rowserve_rows_failed_total")}
+    assert sum(reasons.values()) == 11
+    assert reasons['rowserve_rows_failed_total{reason="undecodable"}'] == 2
+
+
+def test_requests_are_measured_by_route_and_code_never_by_path():
+    server = Server()
+    server.request("POST", "/images/m", form(b"abc"), **FORM)
+    server.request("POST", "/images/no", form(b"abc"), **FORM)
+    server.request("GET", "/secret/path")
+    server.connect().send(b"broken\r\n\r\n")
+    counted = {k: v for k, v in server.figures().items() if k.startswith("rowserve_request_seconds_count")}
+    assert counted == {
+        'rowserve_request_seconds_count{code="200",route="/images/{model}"}': 1,
+        'rowserve_request_seconds_count{code="404",route="/images/{model}"}': 1,
+        'rowserve_request_seconds_count{code="404",route="other"}': 1,
+        'rowserve_request_seconds_count{code="400",route="malformed"}': 1,
+    }
+
+
+def test_metrics_are_served_as_prometheus_reads_them():
+    server = Server()
+    server.metrics.queue_rows = lambda: 7
+    reply = server.request("GET", "/metrics")
+    assert reply.headers["content-type"].startswith("text/plain")
+    assert b"\nrowserve_queue_rows 7.0\n" in reply.body
