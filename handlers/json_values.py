@@ -45,7 +45,7 @@ def read_json(text: Buffer) -> Any:
     except orjson.JSONDecodeError as error:
         strict = error
     try:
-        return json.loads(bytes(text))
+        return json.loads(bytes(text).decode())
     except (
         ValueError,
         RecursionError,
