@@ -35,6 +35,7 @@ from rowserve.server.pipeline import RowPipeline
 from rowserve.server.units import Bytes
 
 log = logging.getLogger(__name__)
+STUCK_SECONDS = 60.0
 
 
 class Assembly:
@@ -146,9 +147,12 @@ class Assembly:
         state.model = ServedModel(face, about, signatures, graph, batcher, self.metrics)
         state.state = "ready"
 
-    def busy_seconds(self) -> float:
-        """How long the session call that has run longest has been running."""
-        return max((graph.busy_seconds() for graph in self._graphs), default=0.0)
+    def health(self) -> str:
+        """What makes the process not live, or "": a session call that does not come back."""
+        for state in self.models.states():
+            if state.model is not None and state.model.thread.busy_seconds() > STUCK_SECONDS:
+                return f"a session call of model {state.name} has not come back for {STUCK_SECONDS:g} s"
+        return ""
 
     def close(self, timeout: float = 10.0) -> None:
         """Flushes the cache and ends all threads; blocking, when the reactor is done."""

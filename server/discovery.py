@@ -106,12 +106,12 @@ def is_saved_model(folder: Path) -> bool:
 
 
 def labels_file(source: ModelSource) -> Path | None:
-    """Where the labels of a model lie, if it has any. Raises BadSettings where the card names a file that is not there."""
+    """Where the labels of a model lie, if it has any. Raises BadSettings where the card's file is not there."""
     named = source.card.labels.file
     if named:
-        for folder in (source.path, source.path.parent):
+        for folder in (source.path.parent, source.path, source.path / "assets.extra"):
             if (folder / named).is_file():
                 return folder / named
-        raise BadSettings(f"model {source.name}: its card names labels {named!r}, which is not in {source.path.parent}")
+        raise BadSettings(f"model {source.name}: there are no labels {named!r} beside its card or in {source.path}")
     shipped = source.path / "assets.extra" / "labels.txt"
     return shipped if shipped.is_file() else None

@@ -93,7 +93,7 @@ class PipelineBench:
         return ServedModel(
             ModelFace("arithmetic", 1, about.signatures),
             about,
-            {name: ServedSignature(s, self.cache, about, enabled=enabled, ttl=ttl) for name, s in about.signatures.items()},
+            {s.name: ServedSignature(s, self.cache, about, enabled=enabled, ttl=ttl) for s in self.session.signatures},
             self.graph,  # type: ignore[arg-type]
             Batcher(self.graph, limits, self.clock, self.pipeline.computed),  # type: ignore[arg-type]
             self.metrics,

@@ -450,10 +450,13 @@ def test_no_rows_are_an_answer_without_the_graph(bench):
     assert not bench.graph.inbox
 
 
-requests = st.lists(st.one_of(st.integers(0, 9), st.just(int(BROKEN)), st.sampled_from([b"3", b"11", b"x"])), max_size=7)
+POLICIES: list[dict[str, bool]] = [{}, {"no_store": True}, {"no_cache": True}]
+requests = st.lists(
+    st.one_of(st.integers(0, 9), st.just(int(BROKEN)), st.sampled_from([b"3", b"11", b"x"])), max_size=7
+)
 steps = st.lists(
     st.one_of(
-        st.tuples(st.just("ask"), requests, st.sampled_from([{}, {"no_store": True}, {"no_cache": True}]), st.booleans()),
+        st.tuples(st.just("ask"), requests, st.sampled_from(POLICIES), st.booleans()),
         st.tuples(st.just("ask"), requests, st.just({"only_if_cached": True}), st.booleans()),
         st.tuples(st.just("hang up"), st.integers(0, 30)),
         st.tuples(st.just("decode")),

@@ -1,0 +1,178 @@
+from __future__ import annotations
+
+import queue
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from twisted.internet.defer import Deferred
+from twisted.internet.task import Clock
+
+from rowserve.graphs.rows import Rows
+from rowserve.handlers.items import Answer, Options
+from rowserve.server.assembly import Assembly
+from rowserve.server.config import CacheConfig, Config
+from rowserve.server.discovery import find
+from rowserve.server.models import ModelState
+from tests import model_recipes
+from tests.model_recipes import RECIPES, numbers
+
+WAIT = 120.0  # seconds until a test that hangs is given up
+
+
+class QueueReactor(Clock):
+    """A stepped clock whose callFromThread waits in a queue; `until` makes the calls."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls: queue.Queue[Callable[[], None]] = queue.Queue()
+
+    def callFromThread(self, call: Any, *args: Any, **kwargs: Any) -> None:  # noqa: N802
+        self.calls.put(lambda: call(*args, **kwargs))
+
+    def until(self, deferred: Deferred[Any]) -> Any:
+        """The deferred's result."""
+        results: list[Any] = []
+        deferred.addBoth(results.append)
+        while not results:
+            self.calls.get(timeout=WAIT)()
+        return results[0]
+
+
+class House:
+    """Assemblies over one cache folder, closed at the end."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.open: list[Assembly] = []
+
+    def build(self, **cache: Any) -> tuple[Assembly, QueueReactor]:
+        reactor = QueueReactor()
+        settings = CacheConfig(**{"folder": str(self.folder / "cache"), "size": "64MiB", **cache})
+        assembly = Assembly(reactor, Config(cache=settings))
+        self.open.append(assembly)
+        return assembly, reactor
+
+    def serve(self, path: Path, *, lazy: bool = False) -> tuple[Assembly, QueueReactor, ModelState]:
+        assembly, reactor = self.build()
+        return assembly, reactor, reactor.until(assembly.add(find(str(path), None), lazy=lazy))
+
+    def close(self) -> None:
+        while self.open:
+            self.open.pop().close()
+
+
+@pytest.fixture
+def house(tmp_path: Path) -> Iterator[House]:
+    built = House(tmp_path)
+    yield built
+    built.close()
+
+
+@pytest.fixture(scope="module")
+def linear(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return RECIPES["linear"](tmp_path_factory.mktemp("model") / "linear")
+
+
+def ask(assembly: Assembly, reactor: QueueReactor, state: ModelState, *numbers: float) -> Answer:
+    assert state.model is not None
+    signature = state.model.face.signature()
+    (spec,) = signature.inputs
+    width = (spec.shape or (4,))[0] or 4
+    rows = Rows({spec.name: np.repeat(np.array(numbers, np.float32)[:, None], width, axis=1)}, len(numbers))
+    answer = assembly.pipeline.answer(state.model, signature, [rows], Options("test"))
+    return answer if isinstance(answer, Answer) else reactor.until(answer)
+
+
+def outcomes(answer: Answer) -> list[str]:
+    return [outcome.value for outcome in answer.outcomes]
+
+
+def test_a_model_is_loaded_on_its_own_thread_and_answers(house, linear):
+    assembly, reactor, state = house.serve(linear)
+    assert (state.state, state.fault) == ("ready", "")
+    assert outcomes(ask(assembly, reactor, state, 1, 2)) == ["computed", "computed"]
+    assert outcomes(ask(assembly, reactor, state, 2, 3, 1)) == ["hit", "computed", "hit"]
+
+
+def test_after_a_restart_rows_are_hits_and_a_lazy_model_is_not_even_loaded(house, linear):
+    assembly, reactor, state = house.serve(linear)
+    first = ask(assembly, reactor, state, 1, 2)
+    house.close()
+    assembly, reactor, state = house.serve(linear, lazy=True)
+    again = ask(assembly, reactor, state, 1, 2)
+    assert outcomes(again) == ["hit", "hit"]
+    assert [bytes(row) for row in again.packed if row] == [bytes(row) for row in first.packed if row]
+    assert state.model is not None
+    assert not state.model.thread._started
+    assert outcomes(ask(assembly, reactor, state, 3)) == ["computed"]
+
+
+def test_a_copy_under_another_name_shares_rows_and_a_changed_weight_does_not(house, linear, tmp_path, monkeypatch):
+    assembly, reactor, state = house.serve(linear)
+    ask(assembly, reactor, state, 1)
+    copy = shutil.copytree(linear, tmp_path / "copy")
+    other = reactor.until(assembly.add(find(str(copy), None)))
+    assert outcomes(ask(assembly, reactor, other, 1)) == ["hit"]
+
+    def nearly(*shape: int, seed: int = 7) -> Any:
+        weights = numbers(*shape, seed=seed)
+        weights.flat[0] += 0.125
+        return weights
+
+    monkeypatch.setattr(model_recipes, "numbers", nearly)
+    changed = RECIPES["linear"](tmp_path / "changed")
+    third = reactor.until(assembly.add(find(str(changed), None)))
+    assert outcomes(ask(assembly, reactor, third, 1)) == ["computed"]
+
+
+def test_one_broken_model_does_not_keep_others_from_serving(house, linear, tmp_path):
+    assembly, reactor, good = house.serve(linear)
+    bad = tmp_path / "bad"
+    bad.mkdir()
+    (bad / "saved_model.pb").write_bytes(b"nothing of the kind")
+    state = reactor.until(assembly.add(find(str(bad), None)))
+    assert state.state == "broken"
+    assert str(bad) in state.fault
+    assert assembly.models.ready
+    assert outcomes(ask(assembly, reactor, good, 1)) == ["computed"]
+
+
+def test_labels_that_do_not_fit_are_a_fault_of_the_model(house, linear, tmp_path):
+    copy = shutil.copytree(linear, tmp_path / "labelled")
+    (copy / "assets.extra").mkdir()
+    (copy / "assets.extra" / "labels.txt").write_text("a\nb\n")
+    _, _, state = house.serve(copy)
+    assert state.state == "broken"
+    assert "labels" in state.fault
+    (copy / "assets.extra" / "labels.txt").write_text("a\nb\nc\n")
+    house.close()
+    _, _, state = house.serve(copy)
+    assert state.model is not None
+    assert state.model.face.labels is not None
+    assert list(state.model.face.labels.names) == ["a", "b", "c"]
+
+
+def test_a_signature_that_must_run_alone_is_neither_cached_nor_batched_and_the_log_says_so(house, tmp_path, caplog):
+    folder = RECIPES["random_op"](tmp_path / "random")
+    assembly, reactor, state = house.serve(folder)
+    for _ in range(2):
+        assert set(outcomes(ask(assembly, reactor, state, 1))) == {"bypassed"}
+    assert "one request at a time, uncached" in caplog.text
+
+
+def test_without_a_cache_all_is_computed(house, linear):
+    assembly, reactor = house.build(enabled=False)
+    state = reactor.until(assembly.add(find(str(linear), None)))
+    for _ in range(2):
+        assert outcomes(ask(assembly, reactor, state, 1)) == ["computed"]
+
+
+def test_a_session_call_that_does_not_come_back_is_told(house, linear, monkeypatch):
+    assembly, _, state = house.serve(linear)
+    assert assembly.health() == ""
+    monkeypatch.setattr(state.model.thread, "busy_seconds", lambda: 61.0)
+    assert "has not come back" in assembly.health()
