@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from twisted.internet.defer import Deferred
@@ -53,6 +53,7 @@ class Assembly:
         self.pipeline = RowPipeline(self.cache, reactor, self.metrics, self.defer_to_pool)
         self.metrics.cache_stats = lambda: self.cache.stats
         self.metrics.queue_rows = lambda: sum(s.model.batcher.rows for s in self.models.states() if s.model)
+        self.metrics.alone = self._alone
         self.pool.start()
 
     def _open_cache(self) -> RowCache:
@@ -146,6 +147,12 @@ class Assembly:
             log.warning("model %s version %d: %s", source.name, source.version, note)
         state.model = ServedModel(face, about, signatures, graph, batcher, self.metrics)
         state.state = "ready"
+
+    def _alone(self) -> Iterator[tuple[str, str, str]]:
+        for state in self.models.states():
+            for signature in state.model.face.signatures.values() if state.model else ():
+                if signature.alone:
+                    yield state.name, str(state.version), signature.name
 
     def health(self) -> str:
         """What makes the process not live, or "": a session call that does not come back."""

@@ -76,13 +76,15 @@ class RowCounts:
 class Metrics:
     """All figures of one server, in a registry of its own.
 
-    `queue_rows` and `cache_stats` are called at a scrape, `stall` is read at one. All three may stay unset.
+    `queue_rows`, `cache_stats` and `alone` (model, version and signature of those whose requests run alone) are called at
+    a scrape, `stall` is read at one. All may stay unset.
     """
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
         self.queue_rows: Callable[[], int] = lambda: 0
         self.cache_stats: Callable[[], Any] = lambda: None
+        self.alone: Callable[[], Iterable[tuple[str, str, str]]] = lambda: ()
         self.stall: StallGauge | None = None
         self._rows: dict[tuple[str, str, str], RowCounts] = {}
         self._requests: dict[tuple[str, int], Histogram] = {}
@@ -132,6 +134,14 @@ class RowCollector(Collector):
         """All families that are kept as plain numbers."""
         yield from self._row_families()
         yield gauge("queue_rows", "Rows that wait for a session call.", self._metrics.queue_rows())
+        alone = GaugeMetricFamily(
+            "rowserve_signature_alone",
+            "1 for a signature whose requests run one at a time, uncached: its answers are not those of single rows.",
+            labels=("model", "version", "signature"),
+        )
+        for labels in self._metrics.alone():
+            alone.add_metric(labels, 1)
+        yield alone
         if self._metrics.stall is not None:
             text = "Longest stall of the reactor since the last scrape."
             yield gauge("reactor_stall_seconds", text, self._metrics.stall.take_longest())

@@ -30,7 +30,7 @@ class QueueReactor(Clock):
         super().__init__()
         self.calls: queue.Queue[Callable[[], None]] = queue.Queue()
 
-    def callFromThread(self, call: Any, *args: Any, **kwargs: Any) -> None:  # noqa: N802
+    def callFromThread(self, call: Any, *args: Any, **kwargs: Any) -> None:
         self.calls.put(lambda: call(*args, **kwargs))
 
     def until(self, deferred: Deferred[Any]) -> Any:
@@ -162,6 +162,8 @@ def test_a_signature_that_must_run_alone_is_neither_cached_nor_batched_and_the_l
     for _ in range(2):
         assert set(outcomes(ask(assembly, reactor, state, 1))) == {"bypassed"}
     assert "one request at a time, uncached" in caplog.text
+    alone = b'rowserve_signature_alone{model="random",signature="serving_default",version="1"} 1.0'
+    assert alone in assembly.metrics.exposition()
 
 
 def test_without_a_cache_all_is_computed(house, linear):
