@@ -6,7 +6,7 @@ Reactor thread; each step takes at most a few milliseconds, whatever the bytes a
 from __future__ import annotations
 
 import zlib
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from rowserve.handlers.multipart import MultipartLimits, MultipartReader, Part
 from rowserve.handlers.problem import Problem
@@ -23,28 +23,37 @@ INFLATE_BYTES = 65536
 PARTS_A_TURN = 64
 
 
-class BodySink(Protocol):
-    """Takes a body, piece by piece.
+class BodySink:
+    """Takes a body, piece by piece. `feed` and `complete` may raise a Problem."""
 
-    `full` asks for a pause (then the sink calls `request.pump()` when there is room). `feed` returns True when it
-    wants to be called again in another turn, with b"" if need be. Both `feed` and `complete` may raise a Problem.
-    """
+    # Whether the body as a whole has no limit.
+    endless = False
 
     @property
     def full(self) -> bool:
-        """Whether nothing may be fed now."""
+        """Whether nothing may be fed now; the sink calls `request.pump()` when that has changed."""
+        return False
+
+    @property
+    def owing(self) -> bool:
+        """Whether it is we who keep the client waiting, so that its rate is not held against it."""
+        return False
 
     def feed(self, piece: bytes) -> bool:
-        """The next bytes."""
+        """The next bytes. True asks to be called again in another turn, with b"" if need be."""
+        raise NotImplementedError
 
     def complete(self) -> None:
         """There are no more."""
+        raise NotImplementedError
+
+    def fail(self, problem: Problem) -> bool:
+        """The body broke off. True when the sink answers for itself."""
+        return False
 
 
-class Discarded:
-    """Throws the body away, then answers with `problem` (or does `then`)."""
-
-    full = False
+class Discarded(BodySink):
+    """Throws the body away, then does `then`."""
 
     def __init__(self, then: Callable[[], None], limit: int) -> None:
         self._then = then
@@ -62,10 +71,8 @@ class Discarded:
         self._then()
 
 
-class Collected:
+class Collected(BodySink):
     """The body as one buffer of at most `limit` bytes, handed to `then`: bytes up to 1 MiB, above a memoryview."""
-
-    full = False
 
     def __init__(self, then: Callable[[Buffer], None], limit: int) -> None:
         self._then = then
@@ -87,10 +94,8 @@ class Collected:
         self._then(bytes(body) if len(body) <= MIB else memoryview(body).toreadonly())
 
 
-class Parts:
+class Parts(BodySink):
     """The parts of multipart/form-data, handed to `then`."""
-
-    full = False
 
     def __init__(self, then: Callable[[list[Part]], None], content_type: str, limits: Limits) -> None:
         self._then = then
@@ -107,7 +112,7 @@ class Parts:
         self._then(self._reader.finish())
 
 
-class Inflated:
+class Inflated(BodySink):
     """A gzip body on its way to another sink, which applies its limits to the inflated bytes."""
 
     def __init__(self, sink: BodySink) -> None:
@@ -120,6 +125,15 @@ class Inflated:
     def full(self) -> bool:
         """Whether the sink behind is."""
         return self._sink.full
+
+    @property
+    def owing(self) -> bool:
+        """Whether the sink behind is."""
+        return self._sink.owing
+
+    def fail(self, problem: Problem) -> bool:
+        """Passed on."""
+        return self._sink.fail(problem)
 
     def feed(self, piece: bytes) -> bool:
         """The next deflated bytes; inflates one step."""

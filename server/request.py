@@ -91,7 +91,7 @@ class ApiRequest(server.Request):
     @property
     def owing(self) -> bool:
         """Whether it is we who keep the client waiting: then the rate of its body is not held against it."""
-        return bool(getattr(self._sink, "owing", False))
+        return self._sink is not None and self._sink.owing
 
     @property
     def answered(self) -> bool:
@@ -111,15 +111,13 @@ class ApiRequest(server.Request):
 
     def body_failed(self, problem: Problem) -> None:
         """No more of the body will come, and it is not complete."""
-        self._pieces.clear()
-        sink = self._sink
-        self._sink = None
+        sink, self._sink = self._sink, None
+        pieces, self._pieces = self._pieces, []
         if self.finished or self._disconnected:
             return
-        fail = getattr(sink, "fail", None)
-        if fail is not None:
-            fail(problem)
-        elif not self.startedWriting:
+        if sink is not None and sink.endless and not self.pumping:
+            sink.feed(b"".join(pieces))  # the whole lines among them still get their answers
+        if (sink is None or not sink.fail(problem)) and not self.startedWriting:
             self.respond(self.problem_form(problem))
 
     def connectionLost(self, reason: Failure) -> None:  # noqa: N802
@@ -167,6 +165,8 @@ class ApiRequest(server.Request):
         if self._ended:
             sink, self._sink = self._sink, None
             sink.complete()
+        elif self._sink.full:
+            self._hold()
         else:
             self.channel.read_again()
 

@@ -88,8 +88,7 @@ class Api:
         opened = self._route(request)
         if isinstance(opened, Encoded):
             return Discarded(partial(request.respond, opened), SMALL_BODY)
-        endless = getattr(opened, "endless", False)
-        if not endless and request.length is not None and request.length > self.limits.body_bytes:
+        if not opened.endless and request.length is not None and request.length > self.limits.body_bytes:
             raise too_large(self.limits.body_bytes)
         coding = request.header("content-encoding").lower()
         if coding in ("", "identity"):

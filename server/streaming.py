@@ -21,6 +21,7 @@ from rowserve.handlers.items import Answer, Priority
 from rowserve.handlers.lines import Line, LineSplitter
 from rowserve.handlers.native_rows import check_names, read_wants, single
 from rowserve.handlers.problem import Problem
+from rowserve.server.bodies import BodySink
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -49,7 +50,7 @@ class Group:
 
 
 @implementer(IPushProducer)
-class RowStream:
+class RowStream(BodySink):
     """The sink of a request's lines, and the producer of its answer."""
 
     endless = True  # no limit for the body as a whole
@@ -112,11 +113,12 @@ class RowStream:
         self._ended = True
         self._go_on()
 
-    def fail(self, problem: Problem) -> None:
+    def fail(self, problem: Problem) -> bool:
         """The body broke off: what came whole is answered, then a line says why there is no more."""
         self._fault = problem
         self._ended = True
         self._go_on()
+        return True
 
     # Groups
 

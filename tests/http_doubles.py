@@ -178,7 +178,7 @@ class Wire(StringTransport):
 
     def take(self) -> bytes:
         """The client reads everything there is."""
-        data = self.value()
+        data: bytes = self.value()
         self.clear()
         if self.full:
             self.full = False
@@ -231,7 +231,7 @@ def parse(data: bytes, *, head: bool = False) -> Reply:
     """The first answer in `data`; an unfinished body is given as far as it goes."""
     top, _, body = data.partition(b"\r\n\r\n")
     status, *lines = top.split(b"\r\n")
-    assert status.startswith(b"HTTP/1.1 ") or status.startswith(b"HTTP/1.0 "), data[:200]
+    assert status.startswith((b"HTTP/1.1 ", b"HTTP/1.0 ")), data[:200]
     headers: dict[str, str] = {}
     for line in lines:
         name, _, value = line.decode().partition(": ")
@@ -302,7 +302,7 @@ class Client:
         self.wire.lose()
 
 
-def head(method: str, path: str, length: int | None = None, **headers: str) -> bytes:
+def head(method: str, path: str, length: int | None = None, **headers: Any) -> bytes:
     """The head of a request; underscores in header names stand for dashes."""
     lines = [f"{method} {path} HTTP/1.1", "Host: test"]
     if length is not None:
@@ -326,7 +326,7 @@ def form(*files: bytes, boundary: str = "B") -> bytes:
     return b"".join(parts) + f"--{boundary}--\r\n".encode()
 
 
-FORM = {"Content_Type": "multipart/form-data; boundary=B"}
+FORM: dict[str, Any] = {"Content_Type": "multipart/form-data; boundary=B"}
 
 
 class Server:
@@ -340,13 +340,14 @@ class Server:
             state = self.models.expect("m", version)
             state.state = "ready"
             state.model = StandInModel(self.metrics, "m", version)  # type: ignore[assignment]
-        self.pipeline: Any = StandInPipeline()
+        pipeline: Any = StandInPipeline()
+        self.pipeline: StandInPipeline = pipeline
         self.cache = StandInCache()
         self.pool = SteppedPool()
         self.fault = ""
         self.api = Api(
             self.models,
-            self.pipeline,
+            pipeline,
             self.cache,
             self.metrics,
             limits or Limits(),
@@ -366,7 +367,8 @@ class Server:
     def turns(self, count: int = 2000) -> None:
         """Lets the reactor turn, while there is something to do at once."""
         for _ in range(count):
-            if not any(call.getTime() <= self.clock.seconds() for call in self.clock.getDelayedCalls()):
+            calls: Any = self.clock.getDelayedCalls()
+            if not any(call.getTime() <= self.clock.seconds() for call in calls):
                 return
             self.clock.advance(0)
 

@@ -135,13 +135,9 @@ def test_many_small_headers_are_counted_together():
     ],
 )
 def test_unusual_but_sound_requests_are_answered(raw):
-    assert Server().connect().request and parse(sent(raw)).status == 200
-
-
-def sent(raw: bytes) -> bytes:
     client = Server().connect()
     client.send(raw)
-    return client.wire.value()
+    assert client.reply().status == 200
 
 
 def test_connections_are_kept_and_pipelined_requests_answered_in_order_one_a_turn():
@@ -269,7 +265,8 @@ def test_a_client_that_does_not_read_its_answer_is_cut_off():
     written = 0
     while quick.wire.value():
         written += len(quick.wire.take())
-    assert written > 65536 and not quick.closed
+    assert written > 65536
+    assert not quick.closed
     for _ in range(2):
         server.wait(20)
         slow.wire.take()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any, cast
 
 import orjson
 import pytest
@@ -40,7 +41,10 @@ def test_the_description_is_openapi():
     assert orjson.loads(Server().request("GET", "/openapi.json").body) == described
 
 
-@pytest.mark.parametrize("path", ["/", "/nothing", "/images", "/images/", "/images/m/", "/images/a%2Fb", "/images/m/x", "//"])
+UNKNOWN = ["/", "/nothing", "/images", "/images/", "/images/m/", "/images/a%2Fb", "/images/m/x", "//"]
+
+
+@pytest.mark.parametrize("path", UNKNOWN)
 def test_unknown_paths_are_problems_not_pages(path):
     reply = Server().request("GET", path)
     assert reply.status in (404, 405)
@@ -202,7 +206,7 @@ class logged:  # noqa: N801
         from twisted.logger import globalLogPublisher
 
         self.events: list = []
-        self.observer = self.events.append
+        self.observer = cast(Any, self.events.append)
         globalLogPublisher.addObserver(self.observer)
         return self.events
 
