@@ -76,7 +76,7 @@ class RowCounts:
 class Metrics:
     """All figures of one server, in a registry of its own.
 
-    `queue_rows`, `cache_stats` and `alone` (model, version and signature of those whose requests run alone) are called at
+    `queue_rows`, `cache_stats` and `alone` (model, version, signature of those whose requests run alone) are called at
     a scrape, `stall` is read at one. All may stay unset.
     """
 

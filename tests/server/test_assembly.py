@@ -28,17 +28,17 @@ class QueueReactor(Clock):
 
     def __init__(self) -> None:
         super().__init__()
-        self.calls: queue.Queue[Callable[[], None]] = queue.Queue()
+        self.threadsafe: queue.Queue[Callable[[], None]] = queue.Queue()
 
     def callFromThread(self, call: Any, *args: Any, **kwargs: Any) -> None:
-        self.calls.put(lambda: call(*args, **kwargs))
+        self.threadsafe.put(lambda: call(*args, **kwargs))
 
     def until(self, deferred: Deferred[Any]) -> Any:
         """The deferred's result."""
         results: list[Any] = []
         deferred.addBoth(results.append)
         while not results:
-            self.calls.get(timeout=WAIT)()
+            self.threadsafe.get(timeout=WAIT)()
         return results[0]
 
 
