@@ -21,7 +21,7 @@ def top_classes(scores: Array, k: int) -> NDArray[np.intp]:
     classes = scores.shape[1]
     k = min(k, classes)
     ranked = rankable(scores)
-    if k >= classes or classes < 64:
+    if k in (0, classes) or classes < 64:
         return np.argsort(-ranked, axis=1, kind="stable")[:, :k]
     picked = np.sort(np.argpartition(ranked, classes - k, axis=1)[:, classes - k :], axis=1)
     values = np.take_along_axis(ranked, picked, axis=1)
