@@ -54,6 +54,7 @@ class PendingAnswer:
         self._ready: deque[Ask] = deque()
         name = partial(pipeline.alias, served)
         self._pictures = Decoding(pipeline, self, name, ahead=2 * model.batcher.limits.max_rows)
+        self._waited = False
         self._timer: Any = None
         self._state = State.STARTING
         self._deferred: Deferred[Answer] = Deferred(lambda _: self._cancelled())
@@ -86,6 +87,7 @@ class PendingAnswer:
         self._pictures.go_on()
         if self._ready:
             self._batcher.feed(self)
+        self._waited = bool(self._ready)
         self._finish_if_complete()
         return self._deferred
 
@@ -127,8 +129,12 @@ class PendingAnswer:
         self._ready.append(ask)
 
     def next_ask(self) -> Ask | None:
-        """The next row for the queue."""
-        return self._ready.popleft() if self._ready else None
+        """The next row for the queue. One that had to wait for room may have been answered for somebody meanwhile."""
+        while self._ready:
+            ask = self._ready.popleft()
+            if not self._waited or ask.key is None or not self._found(ask.positions, ask.key):
+                return ask
+        return None
 
     def answered(self, ask: Ask, packed: Buffer, batch: Batch, first: bool) -> None:
         """A row's outputs have come."""
@@ -156,7 +162,7 @@ class PendingAnswer:
         if self._bypassed or upload.alias is None:
             return False
         (upload.key,) = self._pipeline.cache.lookup_aliases([upload.alias])
-        return upload.key is not None and self._found(upload.position, upload.key)
+        return upload.key is not None and self._found([upload.position], upload.key)
 
     def decoded(self, upload: Upload, rows: Rows) -> None:
         """A picture has become a row: it may be known by its pixels, or must be computed."""
@@ -167,7 +173,7 @@ class PendingAnswer:
             if key != upload.key:
                 alias = upload.alias or self._pipeline.alias(self._served, upload.picture)
                 self._pipeline.cache.keep_aliases([alias], [key], generation)
-            if self._found(upload.position, key):
+            if self._found([upload.position], key):
                 return
         if self._options.cache.only_if_cached:
             self._deferred.errback(self._abandon(not_cached(1)))
@@ -179,13 +185,14 @@ class PendingAnswer:
         """A picture that will be no row."""
         self._fail(upload.position, problem)
 
-    def _found(self, position: int, key: bytes) -> bool:
-        """Settles a row as a hit, if it is one."""
+    def _found(self, positions: Sequence[int], key: bytes) -> bool:
+        """Settles a row as a hit, if it is one by now."""
         (found,) = self._pipeline.look_up(self._served, [key], self._options)
         if found is None:
             return False
-        self._packed[position] = found
-        self._settle([position], Outcome.HIT)
+        for position in positions:
+            self._packed[position] = found
+        self._settle(positions, Outcome.HIT)
         self._finish_if_complete()
         return True
 

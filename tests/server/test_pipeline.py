@@ -387,6 +387,14 @@ def test_a_request_larger_than_the_queue_is_answered_whole():
     assert bench.answer(number_rows(*range(50))).doubles == [2.0 * n for n in range(50)]
 
 
+def test_rows_that_wait_for_room_are_hits_when_somebody_else_had_them_computed_meanwhile():
+    bench = PipelineBench(queue_rows=4, max_rows=2)
+    asked = [bench.ask(number_rows(*range(20)), priority=Priority.BULK) for _ in range(3)]
+    bench.run()
+    assert all(one.doubles == [2.0 * n for n in range(20)] for one in asked)
+    assert sorted(row[0] for row in bench.session.seen) == list(range(20))
+
+
 # The cache's troubles
 
 
