@@ -24,9 +24,7 @@ def plain_options(protocol: str, priority: Priority) -> Options:
     return Options(protocol, priority)
 
 
-def request_options(
-    headers: Mapping[str, str], protocol: str, priority: Priority = Priority.INTERACTIVE
-) -> Options:
+def request_options(headers: Mapping[str, str], protocol: str, priority: Priority = Priority.INTERACTIVE) -> Options:
     """The options that the headers (names in lower case) ask for. Raises Problem 400."""
     wishes, timeout = headers.get("cache-control"), headers.get("request-timeout")
     if wishes is None and timeout is None:

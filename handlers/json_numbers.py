@@ -27,9 +27,7 @@ FLOATS = ("float16", "bfloat16", "float32", "float64")
 SIGNED = ("int8", "int16", "int32", "int64")
 UNSIGNED = ("uint8", "uint16", "uint32", "uint64")
 COUNTABLE = frozenset((*FLOATS, *SIGNED, *UNSIGNED))
-KEPT_PARSER = (
-    1 << 20
-)  # bytes of text up to which a thread's parser is used again: it keeps the memory it once took
+KEPT_PARSER = 1 << 20  # bytes of text up to which a thread's parser is used again: it keeps the memory it once took
 _thread = threading.local()
 
 

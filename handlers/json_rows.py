@@ -98,9 +98,7 @@ def merged(rows: Iterable[Rows]) -> list[Rows]:
 
 def alike(one: Rows, other: Rows) -> bool:
     """Whether two rows can stand in one array, under the same static inputs; never without any array."""
-    if not one.arrays or any(
-        one.arrays[name].shape[1:] != other.arrays[name].shape[1:] for name in one.arrays
-    ):
+    if not one.arrays or any(one.arrays[name].shape[1:] != other.arrays[name].shape[1:] for name in one.arrays):
         return False
     return all(same(one.static[name], other.static[name]) for name in one.static)
 

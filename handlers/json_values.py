@@ -30,9 +30,7 @@ SHOWN = 60  # characters of a value that an error shows
 class JsonFault(Problem):
     """A JSON value that does not fit: `path` leads to it, `kind` says how ("type", "size", "range", ...)."""
 
-    def __init__(
-        self, path: str, message: str, *, kind: str, value: Any = None, wanted: Any = None, level: int = 0
-    ):
+    def __init__(self, path: str, message: str, *, kind: str, value: Any = None, wanted: Any = None, level: int = 0):
         super().__init__(400, f"{path}: {message}", title=TITLE)
         self.path, self.message, self.kind = path, message, kind
         self.value, self.wanted, self.level = value, wanted, level
@@ -127,9 +125,7 @@ def fits(shape: Sequence[int], wanted: Shape) -> bool:
     """Whether a shape is the one that is wanted."""
     if wanted is None:
         return True
-    return len(shape) == len(wanted) and all(
-        want in (None, have) for want, have in zip(wanted, shape, strict=True)
-    )
+    return len(shape) == len(wanted) and all(want in (None, have) for want, have in zip(wanted, shape, strict=True))
 
 
 def converted(leaves: list[Any], dtype: str, nan: bool) -> Array | None:
@@ -180,9 +176,7 @@ def string_array(leaves: list[Any]) -> Array | None:
     return array
 
 
-def find_fault(
-    value: Any, dtype: str, wanted: Sequence[int | None], path: str, *, nan: bool, level: int = 0
-) -> None:
+def find_fault(value: Any, dtype: str, wanted: Sequence[int | None], path: str, *, nan: bool, level: int = 0) -> None:
     """Walks to the first element that does not fit and raises its JsonFault; returns where there is none."""
     if level == len(wanted):
         leaf_fault(value, dtype, path, nan, level)
@@ -222,18 +216,14 @@ def leaf_fault(value: Any, dtype: str, path: str, nan: bool, level: int) -> None
         return
     if not right_kind(value, dtype):
         found = kind_of(value) + (f" ({show(value)})" if isinstance(value, float) else "")
-        raise JsonFault(
-            path, f"expected {wanted_words(dtype)}, found {found}", kind="type", value=value, wanted=dtype
-        )
+        raise JsonFault(path, f"expected {wanted_words(dtype)}, found {found}", kind="type", value=value, wanted=dtype)
     if isinstance(value, float) and not math.isfinite(value):
         if not nan:
             told = f"{show(value)} is not allowed, expected a finite number"
             raise JsonFault(path, told, kind="nan", value=value, wanted=dtype)
     elif converted([value], dtype, nan) is None:
         told = (
-            "a string that is no valid Unicode"
-            if dtype == STRING
-            else f"{show(value)} is out of the range of {dtype}"
+            "a string that is no valid Unicode" if dtype == STRING else f"{show(value)} is out of the range of {dtype}"
         )
         raise JsonFault(path, told, kind="range", value=value, wanted=dtype)
 

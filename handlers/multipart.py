@@ -117,9 +117,7 @@ class MultipartReader:
         segment, data = self._segment, b"".join(self._chunks)
         self._chunks = []
         if segment is not None:
-            self._parts.append(
-                Part(segment.name or "", segment.filename or "", segment.content_type or "", data)
-            )
+            self._parts.append(Part(segment.name or "", segment.filename or "", segment.content_type or "", data))
 
     def _fail(self, problem: Problem) -> None:
         self._fault = problem

@@ -30,13 +30,7 @@ def jsonable(array: Array) -> Any:
         array = array.astype(np.float32)  # float16 and bfloat16, exactly
     if not array.ndim:
         return array[()]
-    return (
-        array
-        if array.size and array.flags.c_contiguous
-        else array.tolist()
-        if not array.size
-        else array.copy()
-    )
+    return array if array.size and array.flags.c_contiguous else array.tolist() if not array.size else array.copy()
 
 
 def strings(array: Array) -> Any:

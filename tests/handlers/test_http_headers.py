@@ -42,7 +42,9 @@ def test_cache_control(value: str, policy: CachePolicy):
     assert request_options({"cache-control": value}, "images").cache == policy
 
 
-@pytest.mark.parametrize("value", ["max-age", "max-age=", "max-age=-1", "max-age=1.5", "max-age=soon", "max-age=\u0661"])
+@pytest.mark.parametrize(
+    "value", ["max-age", "max-age=", "max-age=-1", "max-age=1.5", "max-age=soon", "max-age=\u0661"]
+)
 def test_a_max_age_that_is_no_number_is_400(value: str):
     with pytest.raises(Problem) as caught:
         cache_policy(value)

@@ -77,7 +77,12 @@ def bad(query: dict[str, list[str]], model: ModelFace | None = None) -> Problem:
 
 
 def test_every_file_part_is_a_row_in_order():
-    parts = [jpg("a.jpg", b"1", "any"), Part("note", "", "", b"hi"), jpg("b.jpg", b"2"), Part("p", "", "image/png", b"3")]
+    parts = [
+        jpg("a.jpg", b"1", "any"),
+        Part("note", "", "", b"hi"),
+        jpg("b.jpg", b"2"),
+        Part("p", "", "image/png", b"3"),
+    ]
     request = images.read_form(face(), {}, parts)
     assert request.names == ["a.jpg", "b.jpg", "p"]
     assert request.items == [Picture(data, DECODER) for data in (b"1", b"2", b"3")]

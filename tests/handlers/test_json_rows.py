@@ -98,7 +98,10 @@ def test_equal_static_inputs_come_together():
 
 
 ROW = st.fixed_dictionaries(
-    {"a": st.integers(-(2**63), 2**63 - 1), "b": st.lists(st.text(st.characters(codec="utf-8")), min_size=2, max_size=2)}
+    {
+        "a": st.integers(-(2**63), 2**63 - 1),
+        "b": st.lists(st.text(st.characters(codec="utf-8")), min_size=2, max_size=2),
+    }
 )
 
 
