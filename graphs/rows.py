@@ -109,16 +109,23 @@ class RowLayout:
         return fields
 
     def pack(self, arrays: Mapping[str, Array], count: int) -> list[Buffer]:
-        """The packed form of each of `count` rows: views without a copy where one fixed tensor is all there is."""
+        """The packed form of each of `count` rows: views without a copy where one fixed tensor is all there is.
+
+        Raises ValueError for arrays that do not hold `count` rows of the specs' shapes.
+        """
         size = self.row_bytes
         if size is None:
             return [self._pack_framed(arrays, index) for index in range(count)]
         if len(self.specs) == 1:
             view = as_bytes(arrays[self.specs[0].name])
+            if len(view) != count * size:
+                raise ValueError(f"{len(view)} bytes are not {count} rows of {size}")
             if count == 1:
                 return [view]
             return [view[at : at + size] for at in range(0, count * size, size)] if size else [b""] * count
         views = [(as_bytes(arrays[spec.name]), spec.row_bytes or 0) for spec in self.specs]
+        if any(len(view) != count * each for view, each in views):
+            raise ValueError(f"the arrays do not hold {count} rows each")
         return [b"".join(view[i * size : (i + 1) * size] for view, size in views) for i in range(count)]
 
     def _pack_framed(self, arrays: Mapping[str, Array], index: int) -> bytes:

@@ -138,6 +138,8 @@ class PendingAnswer:
 
     def answered(self, ask: Ask, packed: Buffer, batch: Batch, first: bool) -> None:
         """A row's outputs have come."""
+        if self._state is State.CLOSED:
+            return
         self._timing.queue = max(self._timing.queue, batch.queued)
         self._timing.graph = max(self._timing.graph, batch.ran)
         positions, ask.positions = ask.positions, []

@@ -69,8 +69,7 @@ def test_two_different_rows_of_one_layout_never_share_their_bytes(one, other):
     layout = RowLayout([TensorSpec(spec.name, spec.dtype, None) for spec in specs])
     packed = {bytes(row) for row in layout.pack(arrays, count)}
     distinct = {
-        repr([(s.name, arrays[s.name].shape[1:], bits(arrays[s.name], i)) for s in layout.specs])
-        for i in range(count)
+        repr([(s.name, arrays[s.name].shape[1:], bits(arrays[s.name], i)) for s in layout.specs]) for i in range(count)
     }
     assert len(packed) == len(distinct)
 
@@ -107,6 +106,16 @@ def test_packed_bytes_that_were_cut_or_padded_are_refused(made, data):
         for wrong in ([row[:cut]] if row else []) + [row + b"\0"]:
             with pytest.raises(ValueError):
                 layout.unpack(wrong)
+
+
+@pytest.mark.parametrize("names", [["x"], ["x", "y"]])
+def test_arrays_that_do_not_hold_the_rows_are_refused(names):
+    layout = RowLayout([TensorSpec(name, "float32", (2,)) for name in names])
+    arrays = {name: np.zeros((3, 2), np.float32) for name in names}
+    assert len(layout.pack(arrays, 3)) == 3
+    for count in (1, 2, 4):
+        with pytest.raises(ValueError, match="rows"):
+            layout.pack(arrays, count)
 
 
 def test_shapes_that_differ_cannot_be_stacked():

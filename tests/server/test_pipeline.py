@@ -12,11 +12,13 @@ from twisted.internet.defer import CancelledError
 
 from rowserve.cache.memory_store import MemoryStore
 from rowserve.cache.row_cache import RowCache
+from rowserve.graphs.errors import CannotLoad, GraphFailed, RowBroken
 from rowserve.graphs.rows import Rows
 from rowserve.graphs.signature import TensorSpec
 from rowserve.handlers.items import Picture, Priority
 from rowserve.handlers.problem import Problem
 from rowserve.server.decoding import LARGE
+from rowserve.server.pending_answer import problem_of
 from tests.doubles import BROKEN, arithmetic_signature, number_rows
 from tests.server.conftest import PipelineBench, outcomes
 
@@ -147,6 +149,44 @@ def test_a_failed_row_is_never_kept(bench):
     assert bench.answer(number_rows(1)).outcomes == ["computed"]
 
 
+def test_who_hangs_up_while_a_batch_is_handed_out_harms_nobody(bench):
+    bench.ask(number_rows(0))
+    asked = [bench.ask(number_rows(7)) for _ in range(3)]
+    assert asked[0].deferred is not None
+    asked[0].deferred.addCallback(lambda _: asked[1].hang_up())
+    bench.run()
+    assert isinstance(asked[1].failure, CancelledError)
+    assert asked[2].doubles == [14.0]
+    assert bench.counts == {"asked": 4, "computed": 2, "collapsed": 1, "failed": 1}
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "says"),
+    [
+        (RowBroken("too large"), 422, "refused this row: too large"),
+        (CannotLoad("models/x: gone"), 503, "models/x: gone"),
+        (GraphFailed("no memory"), 500, "no memory"),
+        (ZeroDivisionError("secret"), 500, "its log says why"),
+        (Problem(413, "too many pixels"), 413, "too many pixels"),
+    ],
+)
+def test_a_rows_fault_in_the_words_of_its_answer(error, status, says):
+    problem = problem_of(error)
+    assert problem.status == status
+    assert says in problem.detail
+    assert "secret" not in problem.detail
+
+
+def test_a_graph_that_answers_too_few_rows_is_not_believed(bench):
+    def short(signature: str, rows: Rows) -> Any:
+        whole = type(bench.session).run(bench.session, signature, rows)
+        return {name: array[:-1] for name, array in whole.items()}
+
+    bench.session.run = short
+    asked = bench.answer(number_rows(1, 2))
+    assert asked.outcomes == ["failed", "failed"]
+
+
 # Pictures
 
 
@@ -236,7 +276,8 @@ def test_no_store_decodes_and_leaves_no_alias(bench):
     decoder = NumberPicture()
     for _ in range(2):
         assert bench.answer(Picture(b"7", decoder), no_store=True).outcomes == ["bypassed"]
-    assert decoder.decodes == 2
+    assert bench.answer(Picture(b"7" + b" " * LARGE, decoder), no_store=True).outcomes == ["bypassed"]
+    assert decoder.decodes == 3
 
 
 def test_no_cache_computes_anew_and_keeps(bench):
