@@ -45,7 +45,10 @@ def inspect(model: SavedModel, allowed: Iterable[str] = ()) -> None:
     """
     check_assets(model)
     look = _Look(model.meta_graph, frozenset(allowed))
-    found = list(dict.fromkeys([*look.main_graph(model), *look.loader_functions()]))
+    try:
+        found = list(dict.fromkeys([*look.main_graph(model), *look.loader_functions()]))
+    except RecursionError:
+        raise CannotLoad(f"{model.path}: its functions are nested too deeply to be looked at") from None
     if found:
         ops = sorted({each.op for each in found})
         places = "; ".join(f"{each.op} in {each.where}" for each in found[:3])
