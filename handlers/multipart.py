@@ -17,9 +17,11 @@ from multipart import (
     parse_options_header,
 )
 
+from rowserve.graphs.rows import Buffer
 from rowserve.handlers.problem import Problem
 
 FORM = "multipart/form-data"
+JOINED = 1 << 18  # bytes up to which joining a part's chunks at its end costs less than a moment
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +31,7 @@ class Part:
     name: str
     filename: str
     content_type: str
-    data: bytes
+    data: Buffer
 
     @property
     def is_file(self) -> bool:
@@ -61,6 +63,7 @@ class MultipartReader:
         self._parts: list[Part] = []
         self._segment: MultipartSegment | None = None
         self._chunks: list[bytes] = []
+        self._large: bytearray | None = None  # takes the place of the chunks of a large part
         self._fault: Problem | None = None
         try:
             self._parser = PushMultipartParser(
@@ -106,22 +109,27 @@ class MultipartReader:
                     self._complete()
                 elif isinstance(event, MultipartSegment):
                     self._segment = event
+                elif self._large is not None:
+                    self._large += event
                 else:
                     self._chunks.append(event)
+                    if self._segment is not None and self._segment.bytes_received > JOINED:
+                        self._large, self._chunks = bytearray().join(self._chunks), []
         except ParserLimitReached as error:
             raise too_large(self._which_limit(str(error))) from None
         except MultipartError as error:
             raise malformed(f"{error} (part {len(self._parts) + 1})") from None
 
     def _complete(self) -> None:
-        segment, data = self._segment, b"".join(self._chunks)
-        self._chunks = []
+        segment = self._segment
+        data = b"".join(self._chunks) if self._large is None else memoryview(self._large).toreadonly()
+        self._chunks, self._large = [], None
         if segment is not None:
             self._parts.append(Part(segment.name or "", segment.filename or "", segment.content_type or "", data))
 
     def _fail(self, problem: Problem) -> None:
         self._fault = problem
-        self._parts, self._chunks, self._segment = [], [], None
+        self._parts, self._chunks, self._large, self._segment = [], [], None, None
         self._parser.close(check_complete=False)
 
     def _which_limit(self, told: str) -> str:

@@ -136,6 +136,16 @@ def test_limits_are_413():
     assert "part 1" in fault(body(part(b"x", "f", "a", "A: 1", "B: 2", "C: 3")), 413, headers=2)
 
 
+def test_a_large_part_is_gathered_as_it_comes():
+    """Joining it at its end would hold the reactor up."""
+    large = bytes(range(256)) * 4000
+    parts = read(body(part(large), part(b"two")), step=60_001)
+    assert isinstance(parts[0].data, memoryview)
+    assert parts[0].data.readonly
+    assert parts[0].data == large
+    assert parts[1].data == b"two"
+
+
 def test_after_a_fault_nothing_is_kept():
     reader = MultipartReader(TYPE, MultipartLimits(body=100))
     with pytest.raises(Problem):
