@@ -120,6 +120,7 @@ class Inflated(BodySink):
         self._inflate = zlib.decompressobj(16 + zlib.MAX_WBITS)
         self._rest = b""
         self._began = False
+        self._busy = False
 
     @property
     def full(self) -> bool:
@@ -136,9 +137,13 @@ class Inflated(BodySink):
         return self._sink.fail(problem)
 
     def feed(self, piece: bytes) -> bool:
-        """The next deflated bytes; inflates one step."""
+        """The next deflated bytes; inflates one step, unless the sink is still busy with the one before."""
         self._began = self._began or bool(piece)
         data = self._rest + piece if self._rest else piece
+        if self._busy:
+            self._rest = data
+            self._busy = self._sink.feed(b"")
+            return True
         if self._inflate.eof:
             if not data:
                 return False
@@ -148,8 +153,8 @@ class Inflated(BodySink):
         except zlib.error as error:
             raise Problem(400, f"gzip: {error}", reason="malformed") from None
         self._rest = self._inflate.unconsumed_tail or self._inflate.unused_data
-        again = self._sink.feed(inflated) if inflated else False
-        return again or bool(self._rest) or len(inflated) == INFLATE_BYTES
+        self._busy = self._sink.feed(inflated)
+        return self._busy or bool(self._rest) or len(inflated) == INFLATE_BYTES
 
     def complete(self) -> None:
         """The end, which must be the end of the gzip stream as well."""

@@ -23,8 +23,9 @@ if TYPE_CHECKING:
 
 # Bytes are worked through in such steps, so that hostile ones (tiny chunks) cannot keep the reactor for long ...
 STEP_BYTES = 16384
-# ... and when a step brought so many chunks, the rest waits for the reactor's next turn.
+# ... and when a step brought so many chunks, the rest waits for the reactor's next turn, in smaller steps.
 STEP_CHUNKS = 256
+SMALL_STEP_BYTES = 4096
 # What may be read ahead of a request that is still being answered.
 READ_AHEAD = 16384
 
@@ -140,10 +141,12 @@ class HardenedChannel(HTTPChannel):
             self._work_through(data)
 
     def _work_through(self, data: bytes) -> None:
-        for start in range(0, len(data), STEP_BYTES):
-            end = start + STEP_BYTES
+        end = 0
+        while end < len(data):
+            few = self._phase is Phase.BODY and self._chunks <= STEP_CHUNKS
+            start, end = end, end + (STEP_BYTES if few else SMALL_STEP_BYTES)
             self._chunks = 0
-            LineReceiver.dataReceived(self, data if len(data) <= STEP_BYTES else data[start:end])
+            LineReceiver.dataReceived(self, data[start:end])
             if self._phase is Phase.BODY:
                 self.requests[-1].pump()
             elif self.line_mode and b"\n" in self._buffer:

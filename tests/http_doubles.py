@@ -72,7 +72,7 @@ class StandInPipeline:
     def __init__(self) -> None:
         self.holding = False
         self.asked: deque[Any] = deque()
-        self.seen: list[tuple[list[Item], Options]] = []
+        self.seen: list[tuple[list[Any], Options]] = []
         self.cancelled = 0
         self.raises: Exception | None = None
         self.waiting_for_keep: list[Callable[[], None]] | None = None
