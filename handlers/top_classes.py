@@ -5,12 +5,12 @@ Pure values, safe on any thread.
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 from numpy.typing import NDArray
 
 from rowserve.graphs.rows import Array
+
+FEW = 64  # classes up to which sorting them all is the shorter way
 
 
 def top_classes(scores: Array, k: int) -> NDArray[np.intp]:
@@ -18,24 +18,24 @@ def top_classes(scores: Array, k: int) -> NDArray[np.intp]:
 
     Of equal scores the lower index comes first, whatever company the row came in; NaN counts as least.
     """
-    classes = scores.shape[1]
+    rows, classes = scores.shape
     k = min(k, classes)
-    ranked = rankable(scores)
-    if k in (0, classes) or classes < 64:
-        return np.argsort(-ranked, axis=1, kind="stable")[:, :k]
-    picked = np.sort(np.argpartition(ranked, classes - k, axis=1)[:, classes - k :], axis=1)
-    values = np.take_along_axis(ranked, picked, axis=1)
-    order = np.argsort(-values, axis=1, kind="stable")
-    best = np.take_along_axis(picked, order, axis=1)
-    tied = np.count_nonzero(ranked >= values.min(axis=1, keepdims=True), axis=1) > k
-    for row in np.flatnonzero(tied):  # the partition took any of those that tie for the last place
-        best[row] = np.argsort(-ranked[row], kind="stable")[:k]
+    if scores.dtype.name not in ("float32", "float64"):
+        scores = scores.astype(np.float64)  # can be negated, and NaN is told
+    if k in (0, classes) or classes <= FEW:
+        return all_sorted(scores)[:, :k]
+    line = np.arange(rows)[:, None]
+    picked = np.argpartition(scores, classes - k, axis=1)[:, classes - k :]
+    values = scores[line, picked]
+    best = picked[line, np.lexsort((picked, -values), axis=1)]
+    # The partition takes any of those that tie for the last place, and NaN first of all (then this counts 0).
+    unsure = (scores >= values.min(axis=1, keepdims=True)).sum(axis=1) != k
+    for row in np.flatnonzero(unsure):
+        best[row] = all_sorted(scores[row : row + 1])[0, :k]
     return best
 
 
-def rankable(scores: Array) -> NDArray[Any]:
-    """Floats without NaN, which can be negated."""
-    if scores.dtype.name not in ("float32", "float64"):
-        scores = scores.astype(np.float64)
+def all_sorted(scores: Array) -> NDArray[np.intp]:
+    """The indices of every class, best first."""
     missing = np.isnan(scores)
-    return np.where(missing, -np.inf, scores) if missing.any() else scores
+    return np.argsort(-np.where(missing, -np.inf, scores) if missing.any() else -scores, axis=1, kind="stable")

@@ -207,6 +207,9 @@ def test_a_range_maps_pixels(dtype: str):
     row = pixels(encoded(Image.fromarray(PHOTO)), card, dtype=dtype)
     assert row.dtype.name == dtype
     assert np.array_equal(row, (PHOTO / 255.0).astype(row.dtype))
+    card = PictureCard(fit="stretch", filter="nearest", range=(-1, 3))
+    row = pixels(encoded(Image.fromarray(PHOTO)), card, dtype=dtype)
+    assert np.array_equal(row, (-1 + 4 * PHOTO.astype(np.float64) / 255).astype(row.dtype))
 
 
 def test_mean_and_std_count_in_pixels_or_in_the_range():
