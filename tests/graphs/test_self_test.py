@@ -1,0 +1,175 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from rowserve.graphs.errors import GraphFailed, RowBroken
+from rowserve.graphs.isolation import answer_batch
+from rowserve.graphs.loading import LoadSettings, load
+from rowserve.graphs.made_up_rows import kinds
+from rowserve.graphs.rows import RowLayout, Rows
+from rowserve.graphs.self_test import examine
+from rowserve.graphs.signature import Signature, TensorSpec
+from tests.model_recipes import RECIPES, numbers
+
+NAME = "serving_default"
+CHANGING = {
+    "random_op": "changes from one run to the next",
+    "counter": "changes from one run to the next",
+    "centred": "changes with the rows beside it",
+    "padded_words": "changes with the rows beside it",
+    "numbered": "changes with its place in the batch",
+}
+MISFITS = {
+    "mean_of_batch": "output mean does not follow the leading dimension: [4] for 3 rows",
+    "no_row_input": "no input with a leading dimension",
+    "static_input": "input temperature has no leading dimension",
+}
+REFUSED = {
+    *("read_file", "read_file_plainly", "read_file_deep", "write_file", "write_file_at_start", "write_file_in_loader"),
+    *("python_function", "restore_elsewhere", "table_elsewhere", "asset_outside"),
+}
+
+
+@pytest.mark.parametrize(("name", "why"), (CHANGING | MISFITS).items())
+def test_what_keeps_rows_apart_is_found_and_said(model, name: str, why: str):
+    session = load(model(name), LoadSettings())
+    signature = session.description.signatures[NAME]
+    assert why in signature.alone
+    assert any("one request at a time, uncached" in note and why in note for note in session.description.notes)
+    assert not any(spec.batched for spec in signature.outputs)
+    session.close()
+
+
+@pytest.mark.parametrize("name", sorted(set(RECIPES) - set(CHANGING) - set(MISFITS) - REFUSED))
+def test_ordinary_models_share_batches_and_cache(model, name: str):
+    session = load(model(name), LoadSettings())
+    assert [signature.alone for signature in session.description.signatures.values()] == [""] * len(
+        session.description.signatures
+    )
+    session.close()
+
+
+def test_alone_requests_are_answered_whole_and_right(model):
+    session = load(model("mean_of_batch"), LoadSettings())
+    signature = session.description.signatures[NAME]
+    assert {spec.name: spec.shape for spec in signature.outputs} == {"mean": (4,), "y": (None, 4)}
+    x = numbers(5, 4)
+    result = answer_batch(session, signature, Rows({"x": x}, 5))
+    assert (len(result.packed), result.calls) == (1, 1)
+    found = RowLayout(signature.outputs).unpack(result.packed[0])
+    assert np.allclose(found["mean"], x.mean(axis=0), rtol=1e-5)
+    assert np.array_equal(found["y"], x * 2)
+    session.close()
+
+
+def test_a_signature_without_rows_is_answered(model):
+    session = load(model("no_row_input"), LoadSettings())
+    signature = session.description.signatures[NAME]
+    assert signature.row_inputs == ()
+    static = {"start": np.int32(3), "stop": np.int32(6)}
+    result = answer_batch(session, signature, Rows({}, 1, static))
+    assert RowLayout(signature.outputs).unpack(result.packed[0])["numbers"].tolist() == [3, 4, 5]
+    session.close()
+
+
+@pytest.mark.parametrize("name", ["padded_words", "random_op"])
+def test_the_card_may_overrule_what_the_self_test_found(model, name: str):
+    session = load(model(name), LoadSettings(trust="rows"))
+    assert session.description.signatures[NAME].alone == ""
+    assert any("as its card says, although" in note for note in session.description.notes)
+    session.close()
+
+
+def test_but_not_what_cannot_be_cut_into_rows(model):
+    session = load(model("mean_of_batch"), LoadSettings(trust="rows"))
+    assert session.description.signatures[NAME].alone
+    session.close()
+
+
+# What no small model shows: graphs that are functions of arrays.
+
+X = TensorSpec("x", "float32", (2,))
+PLAIN = Signature(NAME, (X,), (TensorSpec("y", "float32", (2,)),))
+
+
+class Graph:
+    loader, frozen = "v1", True
+
+    def __init__(self, answer) -> None:
+        self.answer = answer
+
+    def call(self, signature, arrays):
+        return {"y": self.answer(arrays["x"])}
+
+    def close(self) -> None:
+        """Nothing to free."""
+
+
+def verdict(answer, signature: Signature = PLAIN):
+    return examine(Graph(answer), signature, list(kinds(signature))[:2])
+
+
+def test_rounding_between_batch_sizes_is_noted_and_forgiven():
+    def answer(x):
+        return x * 100 + np.float32(1e-3 if len(x) == 1 else 0)
+
+    found = verdict(answer)
+    assert (found.changing, found.misfit) == ("", "")
+    assert any("differs in its last bits" in note for note in found.notes)
+
+
+def test_the_same_difference_among_rows_of_one_batch_is_not():
+    def answer(x):
+        return x * 100 + np.float32(1e-3) * x.sum()
+
+    assert "changes with the rows beside it" in verdict(answer).changing
+
+
+def test_what_hangs_on_the_number_of_rows_alone_is_found():
+    assert "changes with the number of rows beside it" in verdict(lambda x: x / np.float32(len(x))).changing
+
+
+def test_what_hangs_on_repeats_alone_is_found():
+    def answer(x):
+        return x + np.float32(len(np.unique(x, axis=0)) == 1 < len(x))
+
+    assert "changes with the rows beside it" in verdict(answer).changing
+
+
+def test_a_graph_that_takes_no_lone_row_keeps_requests_apart():
+    def answer(x):
+        if len(x) == 1:
+            raise RowBroken("one is too few")
+        return x
+
+    assert "one is too few" in verdict(answer).changing
+
+
+def test_a_difference_that_only_one_kind_of_rows_shows_is_found():
+    """Values from 0 to 1 saturate it; normal ones do not."""
+    assert verdict(lambda x: np.minimum(x, 0) + np.minimum(x, 0).mean()).changing
+
+
+@pytest.mark.parametrize("batch", [1, 2, 8])
+def test_a_fixed_batch_is_tested_at_its_size(batch: int):
+    signature = Signature(NAME, (X,), PLAIN.outputs, batch=batch)
+
+    def checked(answer):
+        def run(x):
+            if len(x) != batch:
+                raise GraphFailed(f"{len(x)} rows where {batch} belong")
+            return answer(x)
+
+        return run
+
+    assert verdict(checked(lambda x: x), signature).changing == ""
+    assert "leading dimension" in verdict(checked(lambda x: x[0, :1]), signature).misfit or batch == 1
+    changing = verdict(checked(lambda x: x - x.mean(axis=0)), signature).changing
+    assert bool(changing) == (batch > 1)
+
+
+def test_an_answer_that_does_not_keep_to_its_declared_shape_makes_the_shape_free():
+    assert verdict(lambda x: np.tile(x, 2)).outputs[0].shape == (None,)
+    assert verdict(lambda x: x[:, 0]).outputs[0].shape is None
+    assert verdict(lambda x: x).outputs[0].shape == (2,)
