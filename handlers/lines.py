@@ -23,12 +23,21 @@ class LineSplitter:
 
     def feed(self, chunk: bytes) -> list[Line]:
         """The lines that this chunk completes."""
-        *whole, rest = chunk.split(b"\n")
-        lines: list[Line] = []
-        for piece in whole:
-            self._add(piece)
-            lines.append(self._take())
-        self._add(rest)
+        first, *pieces = chunk.split(b"\n")
+        self._add(first)
+        if not pieces:
+            return []
+        lines = [self._take()]
+        last = pieces.pop()
+        if len(chunk) > self.max_line:  # one of them may be too long
+            for piece in pieces:
+                self._add(piece)
+                lines.append(self._take())
+        elif b"\r" in chunk:
+            lines += [piece.removesuffix(b"\r") for piece in pieces]
+        else:
+            lines += pieces
+        self._add(last)
         return lines
 
     def finish(self) -> list[Line]:
