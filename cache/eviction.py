@@ -1,8 +1,8 @@
 """Keeping the file within its cap: oldest first, with a second chance for what was hit.
 
-Cache writer thread, inside updates. The cap counts pages in use. LMDB writes a changed page anew and can use the old one
-again only two commits later, so the file is larger than what is in use by a few updates' worth of pages: that much is
-left free below the cap, and updates are cut to a size that keeps it small.
+Cache writer thread, inside updates. The cap counts pages in use. LMDB writes a changed page anew and can use the old
+one again only two commits later, so the file is larger than what is in use by a few updates' worth of pages: that much
+is left free below the cap, and updates are cut to a size that keeps it small.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ LEAST_SIZE = 4 * 2**20
 """The smallest cap, in bytes."""
 
 MAP_OVER_CAP = 1.25
-RESERVED_UPDATES = 8
+RESERVED_UPDATES = 10
 LEAST_PAGES = 16
 MOST_PAGES = 4096
 

@@ -1,4 +1,4 @@
-"""Whether a cache folder may be used: who else has it, whether its file is whole, and what is done with one that is not.
+"""Whether a cache folder may be used: who else has it, whether its file is whole, what is done with one that is not.
 
 Blocking, before the reactor runs. Everything here reads with plain reads or in a child process, because LMDB maps the
 file and dies where it is shorter than it says.
@@ -37,7 +37,7 @@ MAGIC = 0xBEEFC0DE
 DATA_VERSION = 1
 META_FLAG = 0x08
 # Of a meta page: page header (number, padding, flags), then magic, version, address, map size, page size.
-META = struct.Struct("<QHHI" "II" "QQ" "I")
+META = struct.Struct("<QHHIIIQQI")
 LAST_PAGE = struct.Struct("<QQ")
 LAST_PAGE_AT = 16 + 24 + 2 * 48
 WALK_SECONDS = 300.0
@@ -93,7 +93,7 @@ class Meta:
 def read_meta(path: Path) -> Meta | None:
     """The newer meta page of a data file; None of an empty file, which LMDB fills. Raises CacheRefused, OSError."""
     descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
-    with open(descriptor, "rb") as file:
+    with os.fdopen(descriptor, "rb") as file:
         first = file.read(4096)
         if not first:
             return None

@@ -41,7 +41,7 @@ GUARD = threading.Lock()
 
 def identity(folder: Path) -> tuple[int, int]:
     """What makes the data file of `folder` the same file under every path."""
-    status = os.stat(folder / DATA)
+    status = (folder / DATA).stat()
     return status.st_dev, status.st_ino
 
 

@@ -6,7 +6,6 @@ Blocking, before the reactor runs.
 from __future__ import annotations
 
 import errno
-import os
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -69,7 +68,8 @@ def open_cache(
 class Opened:
     """A cache folder that passed every check: its secret, its store, what its file says of itself.
 
-    Raises CacheError or OSError where it cannot be used. `close` follows the closing of the store.
+    Raises CacheError or OSError where it cannot be used. `existing` makes nothing, `alone` keeps all others out until
+    `close`, which follows the closing of the store.
     """
 
     def __init__(
@@ -80,12 +80,16 @@ class Opened:
         log: Log = lambda line: None,
         clock: Callable[[], float] = time.time,
         allow_network: bool = False,
+        existing: bool = False,
+        alone: bool = False,
     ) -> None:
         self.folder = folder
         self.rows = folder / integrity.ROWS
         self.read_only = False
         self._log = log
         self._clock = clock
+        if existing and not (self.rows / integrity.DATA).exists():
+            raise CacheRefused(f"there is no cache in {folder}")
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         if not allow_network:
             integrity.refuse_network(folder)
@@ -97,14 +101,16 @@ class Opened:
                 raise
             self.claim, self.read_only = None, True
         try:
-            self.store = self._open(size)
+            self.store = self._open(size, alone)
         except BaseException:
             self._release()
             raise
 
-    def _open(self, size: int | None) -> Store:
+    def _open(self, size: int | None, alone: bool) -> Store:
         if self.claim is not None:
             self.claim.take()
+        if alone and (self.claim is None or not self.claim.alone):
+            raise CacheRefused(f"others have {self.folder} open; stop them first")
         meta = self._checked()
         if meta is None:
             if self.claim is None or not self.claim.alone:
@@ -113,15 +119,17 @@ class Opened:
         if not self.read_only:
             integrity.drop_clean(self.rows)
         cap = max(size or DEFAULT_SIZE, LEAST_SIZE)
-        store = open_store(self.rows, round_up(int(cap * MAP_OVER_CAP)) if meta is None else meta.map_size, self.read_only)
+        map_size = round_up(int(cap * MAP_OVER_CAP)) if meta is None else meta.map_size
+        store = open_store(self.rows, map_size, self.read_only)
         try:
             self.about = self._agree(store, cap)
         except BaseException:
             store.close()
             raise
         if size is not None and self.about.size != size and meta is not None:
-            self._log(f"cache: {self.folder} keeps its cap of {self.about.size} bytes; `rowserve cache resize` changes it")
-        if self.claim is not None and self.claim.alone and not self.claim.share():
+            kept = f"{self.folder} keeps its cap of {self.about.size} bytes"
+            self._log(f"cache: {kept}; `rowserve cache resize` changes it")
+        if not alone and self.claim is not None and self.claim.alone and not self.claim.share():
             store.close()
             raise CacheRefused(f"{self.folder} is being checked or changed by another program")
         return store

@@ -43,8 +43,8 @@ def start_daemon(run: Call) -> None:
 class RowCache:
     """Rows by key, aliases of uploads, small documents.
 
-    Without a store it is off: every look-up misses, nothing is kept. `clock` is wall time in seconds. `start_thread` runs
-    a callable on a new thread, `call_in_reactor` one on the reactor thread.
+    Without a store it is off: every look-up misses, nothing is kept. `clock` is wall time in seconds. `start_thread`
+    runs a callable on a new thread, `call_in_reactor` one on the reactor thread.
     """
 
     def __init__(

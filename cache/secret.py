@@ -32,7 +32,7 @@ def make(path: Path) -> None:
     draft = path.with_name(f".{NAME}-{os.getpid()}-{secrets.token_hex(8)}")
     descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     try:
-        with open(descriptor, "wb") as file:
+        with os.fdopen(descriptor, "wb") as file:
             file.write(secrets.token_bytes(SECRET_BYTES))
             file.flush()
             os.fsync(file.fileno())
@@ -52,7 +52,7 @@ def read(path: Path) -> bytes:
         if path.is_symlink():
             raise SecretRefused(f"{path} is a symbolic link, not the secret itself") from error
         raise
-    with open(descriptor, "rb") as file:
+    with os.fdopen(descriptor, "rb") as file:
         status = os.fstat(file.fileno())
         if not stat.S_ISREG(status.st_mode):
             raise SecretRefused(f"{path} is not a file")

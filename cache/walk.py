@@ -1,6 +1,7 @@
 """Walks an LMDB file from end to end, as a program of its own: a damaged file may kill whoever reads it.
 
-Run as `python walk.py FOLDER`; exit status 0 when every key was there and in order, else a line on stderr says what was wrong.
+Run as `python walk.py FOLDER`: exit status 0 when every key was there and in order, else a line on stderr that says
+what was wrong.
 """
 
 from __future__ import annotations
@@ -17,8 +18,8 @@ def fault(folder: str) -> str:
         env: Any = lmdb.open(folder, readonly=True, lock=False, create=False, map_size=0)
         with env.begin(buffers=True) as txn, txn.cursor() as cursor:
             count, before = 0, b""
-            for key, value in cursor.iternext():
-                key = bytes(key)
+            for place, value in cursor.iternext():
+                key = bytes(place)
                 if count and key <= before:
                     return "keys out of order"
                 len(value)

@@ -98,6 +98,7 @@ class Writer:
         self._next_check = 0.0
         self._update_pages = 1 << 30
         self._longest = 1 << 62
+        self._look()
 
     # reactor thread
 
@@ -282,13 +283,11 @@ class Writer:
             if now >= self._next_check or now < self._next_check - 10 * self.limits.check:
                 self._next_check = now + self.limits.check
                 self.store.check_readers()
+            budget = self._look()
+            if budget is None:
+                return
             with self.store.view() as view:
-                about, counters = read_about(view), read_counters(view)
-                if about is None:
-                    return
-                budget = Budget.of(about.size)
                 unmarked = self._unmarked(view.get, budget)
-            self._observe(budget, counters.rows, counters.aliases, counters.evicted)
             if unmarked and not self._held:
                 with self.store.update() as update:
                     books = Books(update, int(now))
@@ -296,6 +295,16 @@ class Writer:
                     self._fold(books, budget)
         except StoreFailed:
             self.stats.errors += 1
+
+    def _look(self) -> Budget | None:
+        """Refresh the numbers that other processes change too; None where the file does not say what it is."""
+        with self.store.view() as view:
+            about, counters = read_about(view), read_counters(view)
+        if about is None:
+            return None
+        budget = Budget.of(about.size, self.store.space().page)
+        self._observe(budget, counters.rows, counters.aliases, counters.evicted)
+        return budget
 
     def _unmarked(self, get: Callable[[bytes], bytes | None], budget: Budget) -> set[bytes]:
         noted = self._take_noted()
