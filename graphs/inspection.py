@@ -55,7 +55,7 @@ def inspect(model: SavedModel, allowed: Iterable[str] = ()) -> None:
         more = f" and {len(found) - 3} more" if len(found) > 3 else ""
         raise ForbiddenOp(
             f"{model.path}: refused before anything of it ran: the graph reaches outside itself by {', '.join(ops)}"
-            f" ({places}{more}); allowed_ops allows an op by name",
+            f" ({places}{more}); allow_ops in its card allows an op by name",
             ops,
         )
 
