@@ -6,14 +6,14 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from benchmarks.made_up import MadeUp, numbered_rows
+from benchmarks.made_up import MadeUp, flat, numbered_rows
 from benchmarks.table import Figure, emit
 
 
 def bytes_a_row(rows: int, answer: int) -> float:
     """Of the file that the writer has made, written in groups as in service."""
     with tempfile.TemporaryDirectory() as folder:
-        made_up = MadeUp(Path(folder), 64, answer, group_rows=256)
+        made_up = MadeUp(Path(folder), flat(64), answer, group_rows=256)
         inputs, outputs = numbered_rows(rows, 64), numbered_rows(rows, answer, 1).view("<f4")
         made_up.fill(inputs, outputs)
         made_up.cache.close()

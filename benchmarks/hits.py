@@ -16,7 +16,7 @@ import lmdb
 import numpy as np
 from blake3 import blake3
 
-from benchmarks.made_up import MadeUp, numbered_rows
+from benchmarks.made_up import MadeUp, flat, numbered_rows
 from benchmarks.table import Figure, Pair, emit, in_turns, timed
 from rowserve.graphs.rows import Array, Rows
 from rowserve.handlers.items import Answer, Options
@@ -81,7 +81,7 @@ def against_bare(width: int, rows: int, sizes: Sequence[int], quick: bool) -> It
     inputs = numbered_rows(rows, width)
     outputs = numbered_rows(rows, ANSWER).view("<f4")
     with tempfile.TemporaryDirectory() as folder:
-        made_up = MadeUp(Path(folder, "cache"), width, ANSWER)
+        made_up = MadeUp(Path(folder, "cache"), flat(width), ANSWER)
         made_up.fill(inputs, outputs)
         bare = BareHits(Path(folder, "bare"), inputs, outputs)
         for size in sizes:
@@ -114,7 +114,7 @@ def by_size(quick: bool) -> Figure:
         bursts = []
         for count in (many, few):
             inputs = numbered_rows(count, width)
-            made_up = MadeUp(Path(folder, str(count)), width, answer)
+            made_up = MadeUp(Path(folder, str(count)), flat(width), answer)
             made_up.fill(inputs, numbered_rows(count, answer, 1).view("<f4"))
             bursts.append(repeat(asking(made_up), requests(inputs[places % count], 1), few))
         pair = in_turns(bursts[0], bursts[1], 5 if quick else 151)

@@ -41,14 +41,14 @@ class NoGraph:
 
 
 class MadeUp:
-    """uint8 rows of `input_bytes` in, float32 rows of `output_bytes` out; over the cache in `folder`. The reactor lends its clock,
+    """Rows of `taken` in, float32 rows of `output_bytes` out; over the cache in `folder`. The reactor lends its clock,
     and does not run.
     """
 
-    def __init__(self, folder: Path, input_bytes: int, output_bytes: int, group_rows: int = 4096) -> None:
+    def __init__(self, folder: Path, taken: TensorSpec, output_bytes: int, group_rows: int = 4096) -> None:
         self.signature = Signature(
             "serving_default",
-            (TensorSpec("x", "uint8", (input_bytes,)),),
+            (taken,),
             (TensorSpec("y", "float32", (output_bytes // 4,)),),
         )
         self.cache: RowCache = open_cache(folder, GIB, limits=Limits(group_rows=group_rows))
@@ -86,6 +86,11 @@ def no_pool(call: Any, *args: Any) -> Deferred[Any]:
 def wait_a_moment() -> None:
     """While the writer thread works."""
     time.sleep(0.002)
+
+
+def flat(size: int) -> TensorSpec:
+    """An input x of so many bytes a row."""
+    return TensorSpec("x", "uint8", (size,))
 
 
 def numbered_rows(count: int, width: int, seed: int = 0) -> Array:
