@@ -1,4 +1,4 @@
-"""What `rowserve cache` does: stat, ls, verify, purge, explain, resize.
+"""What `rowserve cache` does: stat, ls, verify, purge, explain; `resizing` has the rest.
 
 A tool's own thread, beside programs that use the same file: everything goes in small steps, so that no read pins pages
 for long and no write keeps others waiting.
@@ -6,22 +6,23 @@ for long and no write keeps others waiting.
 
 from __future__ import annotations
 
+import json
 import shutil
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from rowserve.cache import integrity, layout
-from rowserve.cache.books import ABOUT, COUNTERS, About, Books, read_about, read_counters, read_pieces
+from rowserve.cache.books import ABOUT, COUNTERS, Books, read_about, read_counters, read_document, read_pieces
 from rowserve.cache.errors import CacheRefused
-from rowserve.cache.eviction import LEAST_SIZE, MAP_OVER_CAP, Budget, sweep
 from rowserve.cache.integrity import Claim
-from rowserve.cache.keys import Field, Generation, secret_mark
+from rowserve.cache.keys import Field, Generation
 from rowserve.cache.layout import Entry
-from rowserve.cache.opening import Opened, open_store, round_up
+from rowserve.cache.opening import Opened
 from rowserve.cache.record import Kind, kind_of, stamp_of, unseal_any
+from rowserve.cache.row_cache import generation_name
 from rowserve.cache.store import Store, View
 from rowserve.graphs.rows import Buffer
 
@@ -31,7 +32,10 @@ KINDS: Mapping[int, str] = {Kind.ROW: "row", Kind.ALIAS: "alias", Kind.DOCUMENT:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What `stat` prints. Sizes are in bytes; `generations` counts rows and aliases by tag (hex)."""
+    """What `stat` prints. Sizes are in bytes; `generations` counts rows and aliases by tag (hex).
+
+    `names` says what each tag stands for: fingerprint and signature.
+    """
 
     size: int
     map_size: int
@@ -41,6 +45,7 @@ class Report:
     aliases: int
     evicted: int
     generations: Mapping[str, int]
+    names: Mapping[str, Mapping[str, str]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +125,20 @@ def stat(store: Store) -> Report:
         counters.aliases,
         counters.evicted,
         dict(tags),
+        names(store),
     )
+
+
+def names(store: Store) -> dict[str, dict[str, str]]:
+    """What the tags stand for, as far as the file knows."""
+    found = {}
+    start = layout.document_key(generation_name(b""))
+    for key, _ in list(pairs(store, start, layout.end(start), values=False)):
+        with store.view() as view:
+            document = read_document(view, key[len(layout.DOCUMENTS) :])
+        if document is not None:
+            found[key[len(start) :].decode(errors="replace")] = json.loads(document)
+    return found
 
 
 def ls(store: Store, generation: str = "") -> Iterator[Listed]:
@@ -225,7 +243,9 @@ def purge_all(folder: Path) -> int | None:
         opened.close()
 
 
-def explain(store: Store, generation: Generation, packed: Buffer, pending: Mapping[bytes, Buffer] | None = None) -> Explanation:
+def explain(
+    store: Store, generation: Generation, packed: Buffer, pending: Mapping[bytes, Buffer] | None = None
+) -> Explanation:
     """How the key of a row (packed inputs) comes about, and whether the row is kept, queued, damaged or absent."""
     (key,) = generation.row_keys([packed])
     with store.view() as view:
@@ -237,85 +257,3 @@ def explain(store: Store, generation: Generation, packed: Buffer, pending: Mappi
     else:
         state = "absent"
     return Explanation(key.hex(), generation.digest.hex(), generation.fields, len(packed), state, listed)
-
-
-def resize(folder: Path, size: int) -> Report:
-    """Give the cache another cap, in bytes. Raises CacheError.
-
-    The map of a file never changes. A cap that it does not hold, or that the file has outgrown, needs a new file, and
-    so nobody else may have the old one open; any other cap is simply written down.
-    """
-    if size < LEAST_SIZE:
-        raise CacheRefused(f"the smallest cap is {LEAST_SIZE} bytes")
-    opened = Opened(folder, existing=True)
-    try:
-        space = opened.store.space()
-        fits = size * MAP_OVER_CAP <= space.map * space.page and space.file * space.page <= size
-        if fits:
-            describe(opened.store, replace(opened.about, size=size))
-            return stat(opened.store)
-    finally:
-        opened.store.close()
-        opened.close()
-    opened = Opened(folder, existing=True, alone=True)
-    try:
-        shrink(opened.store, Budget.of(size, space.page))
-        copy(opened.store, opened.rows, About(size, secret_mark(opened.secret).hex()))
-    finally:
-        opened.store.close()
-        opened.close()
-    opened = Opened(folder, existing=True)
-    try:
-        return stat(opened.store)
-    finally:
-        opened.store.close()
-        opened.close()
-
-
-def describe(store: Store, about: About) -> None:
-    """Write down what the file is."""
-    with store.update() as update:
-        Books(update, int(time.time())).describe(about)
-    store.sync()
-
-
-def shrink(store: Store, budget: Budget) -> None:
-    """Evict until what is in use fits the budget."""
-    while True:
-        with store.update() as update:
-            space = update.space()
-            if space.used <= budget.soft:
-                return
-            books = Books(update, int(time.time()))
-            swept = sweep(books, 4 * CHUNK, (space.used - budget.soft) * space.page)
-            books.finish()
-        if not swept.looked:
-            return
-
-
-def copy(store: Store, rows: Path, about: About) -> None:
-    """Put a copy with another map in the place of the file. Only alone."""
-    fresh, old = rows.with_name("rows.new"), rows.with_name(f"{integrity.BAD}resized")
-    for leftover in (fresh, old):
-        shutil.rmtree(leftover, ignore_errors=True)
-    fresh.mkdir(mode=0o700)
-    target = open_store(fresh, round_up(int(about.size * MAP_OVER_CAP)), False)
-    try:
-        start = b""
-        while True:
-            with store.view() as view:
-                chunk = view.scan(start, b"\xff" * 64, CHUNK)
-            with target.update() as update:
-                for key, value in chunk:
-                    update.append(key, value)
-            if len(chunk) < CHUNK:
-                break
-            start = chunk[-1][0] + b"\0"
-        describe(target, about)
-    finally:
-        target.close()
-    store.close()
-    integrity.write_clean(fresh)
-    rows.rename(old)
-    fresh.rename(rows)
-    shutil.rmtree(old, ignore_errors=True)

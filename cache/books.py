@@ -181,9 +181,9 @@ class Books:
         self._write(Kind.DOCUMENT, key, Stamp(self.now, self.now), document)
 
     def mark(self, key: bytes) -> bool:
-        """Note that a row was hit; False where that is noted already."""
+        """Note that a row was hit; False where that is noted already, or the row is gone."""
         place = layout.mark_key(key)
-        if self.update.get(place) is not None:
+        if self.update.get(place) is not None or self.update.get(key) is None:
             return False
         self.update.put(place, b"")
         return True

@@ -62,6 +62,20 @@ class Swept:
     freed: int = 0
 
 
+def make_room(books: Books, budget: Budget, pages: int, size: int, chances: bool) -> bool:
+    """Evict where pages run short; whether `pages` more, for rows of `size` bytes, may be added in this update.
+
+    Dropping small rows frees no page at once, only space inside pages that new rows then fill; so where the cap is
+    reached each update drops twice the bytes that it adds, and no less than what is over.
+    """
+    space = books.update.space()
+    short = space.used + pages - budget.soft
+    if short > 0:
+        sweep(books, budget.update, max(2 * size, short * space.page), chances)
+        space = books.update.space()
+    return space.used + pages <= budget.hard
+
+
 def sweep(books: Books, looks: int, wanted: int, chances: bool = True) -> Swept:
     """Move the hand over at most `looks` entries, until `wanted` bytes are dropped.
 

@@ -27,6 +27,7 @@ GENERATION_CONTEXT = "rowserve 2026 row cache: generation"
 ROW_CONTEXT = "rowserve 2026 row cache: row"
 ALIAS_CONTEXT = "rowserve 2026 row cache: alias of an upload"
 NAME_CONTEXT = "rowserve 2026 row cache: name of a generation"
+FAMILY_CONTEXT = "rowserve 2026 row cache: name of a family of generations"
 MARK_CONTEXT = "rowserve 2026 row cache: which secret a file belongs to"
 
 U32 = struct.Struct("<I")
@@ -72,19 +73,15 @@ class Field:
 class Generation:
     """The cache's name space of one (fingerprint, signature, outputs, execution settings, static inputs, tenant).
 
-    `digest` (32 bytes) names it and may be shown; `tag` is its first bytes, kept beside each row so that a purge finds
-    them. The keys made here are 32 bytes each.
+    `digest` (32 bytes) names it and may be shown. `tag` (4 bytes) stands beside each row, so that a purge finds them;
+    generations that differ only in their static inputs share it. The keys made here are 32 bytes each.
     """
 
     digest: bytes
+    tag: bytes
     fields: tuple[Field, ...]
     _row: bytes = field(repr=False)
     _alias: bytes = field(repr=False)
-
-    @property
-    def tag(self) -> bytes:
-        """Names the generation in a file's order of rows."""
-        return self.digest[:TAG_BYTES]
 
     def row_keys(self, packed: Sequence[Buffer]) -> list[bytes]:
         """The key of each row, over the inputs as `RowLayout` packs them."""
@@ -119,13 +116,20 @@ def generation(
         *(Field("static", name, array_content(static[name])) for name in sorted(static)),
         *(Field("execution", name, execution[name].encode()) for name in sorted(execution)),
     )
-    hasher = blake3(U64.pack(len(fields)), key=derive(secret, GENERATION_CONTEXT))
-    for part in fields:
-        hasher.update(part.framed)
-    root = hasher.digest()
+    root = digest_of(fields, derive(secret, GENERATION_CONTEXT))
+    family = digest_of([part for part in fields if part.label != "static"], derive(secret, FAMILY_CONTEXT))
     return Generation(
-        derive(root, NAME_CONTEXT), fields, derive(root, ROW_CONTEXT), derive(root, ALIAS_CONTEXT)
+        derive(root, NAME_CONTEXT),
+        family[:TAG_BYTES],
+        fields,
+        derive(root, ROW_CONTEXT),
+        derive(root, ALIAS_CONTEXT),
     )
+
+
+def digest_of(fields: Sequence[Field], key: bytes) -> bytes:
+    """One digest for all fields, in their order."""
+    return blake3(U64.pack(len(fields)) + b"".join(part.framed for part in fields), key=key).digest()
 
 
 def by_name(specs: Iterable[TensorSpec]) -> list[TensorSpec]:

@@ -13,6 +13,7 @@ from pathlib import Path
 from rowserve.cache import integrity, secret
 from rowserve.cache import stats as states
 from rowserve.cache.books import About, Books, read_about
+from rowserve.cache.commits import Limits
 from rowserve.cache.errors import CacheError, CacheRefused
 from rowserve.cache.eviction import LEAST_SIZE, MAP_OVER_CAP
 from rowserve.cache.integrity import Claim
@@ -20,7 +21,6 @@ from rowserve.cache.keys import secret_mark
 from rowserve.cache.row_cache import Call, RowCache, start_daemon
 from rowserve.cache.stats import CacheStats
 from rowserve.cache.store import Store
-from rowserve.cache.writer import Limits
 
 DEFAULT_SIZE = 4 * 2**30
 Log = Callable[[str], None]

@@ -5,6 +5,7 @@ Nothing here raises for what is wrong with the disk or the file: then every look
 
 from __future__ import annotations
 
+import json
 import secrets
 import threading
 import time
@@ -15,13 +16,14 @@ from xxhash import xxh3_64_digest, xxh3_64_intdigest
 
 from rowserve.cache import stats as states
 from rowserve.cache.books import read_document, read_pieces
+from rowserve.cache.commits import Limits
 from rowserve.cache.errors import StoreFailed
 from rowserve.cache.keys import SECRET_BYTES, TAG_BYTES, Generation, array_content
 from rowserve.cache.keys import generation as make_generation
 from rowserve.cache.layout import document_key
 from rowserve.cache.record import HEADER_BYTES, Kind, created_bytes, unseal, unseal_any
 from rowserve.cache.stats import CacheStats
-from rowserve.cache.writer import Limits, Writer
+from rowserve.cache.writer import Writer
 from rowserve.graphs.rows import Array, Buffer
 
 if TYPE_CHECKING:
@@ -107,7 +109,15 @@ class RowCache:
             if len(self._generations) >= MOST_GENERATIONS:
                 del self._generations[next(iter(self._generations))]
             self._generations[asked] = found
+            self._introduce(found, fingerprint, signature.name)
         return found
+
+    def _introduce(self, generation: Generation, fingerprint: str, signature: str) -> None:
+        """Write down once what the generation's tag stands for, for people who look into the file."""
+        name = generation_name(generation.tag)
+        document = json.dumps({"fingerprint": fingerprint, "signature": signature}).encode()
+        if self._writer is not None and self.recall(name) != document:
+            self.remember(name, document)
 
     def lookup(self, keys: Sequence[bytes], max_age: float | None = None) -> list[Buffer | None]:
         """The packed outputs of each key, or None. Of rows older than `max_age` seconds, None."""
@@ -250,6 +260,11 @@ class RowCache:
         self.stats.state, self.stats.why = states.OFF, "closed"
         store.close()
         self._on_close()
+
+
+def generation_name(tag: bytes) -> bytes:
+    """The document that says what a tag stands for."""
+    return b"generation/" + tag.hex().encode()
 
 
 def miss_all(keys: Sequence[bytes]) -> list[bytes | None]:

@@ -9,55 +9,19 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 
 from rowserve.cache import stats as states
-from rowserve.cache.books import Books, pages_needed, read_about, read_counters
+from rowserve.cache.books import pages_needed
+from rowserve.cache.commits import Commits, Item, Limits, PagesPinned
 from rowserve.cache.errors import RowsNotKept, StoreFailed
-from rowserve.cache.eviction import Budget, sweep
-from rowserve.cache.layout import mark_key
 from rowserve.cache.record import Kind
 from rowserve.cache.stats import CacheStats
-from rowserve.cache.store import Space, Store
+from rowserve.cache.store import Store
 from rowserve.graphs.rows import Buffer
 
+RECORDS = (Kind.ROW, Kind.ALIAS)
 Call = Callable[[], None]
 Done = Callable[[Exception | None], None]
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """`rows` and `bytes` bound the queue; a group is committed at `group_rows` rows or after `group_seconds`.
-
-    Hits are folded in and numbers refreshed every `tick` seconds, dead readers looked for every `check` seconds. After
-    a failed write nothing is tried for `pause` seconds. Where a reader pins the pages that a write would need, it is
-    tried `patience` times, `group_seconds` apart, before it is dropped.
-    """
-
-    rows: int = 8192
-    bytes: int = 64 * 2**20
-    group_rows: int = 256
-    group_seconds: float = 0.02
-    tick: float = 0.5
-    check: float = 60.0
-    pause: float = 1.0
-    patience: int = 25
-    sweeps: int = 6
-    marks: int = 4096
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Item:
-    """One thing to write; a `kind` of None deletes the record of `key` if it is damaged."""
-
-    kind: Kind | None
-    key: bytes
-    body: Buffer
-    tag: bytes
-
-
-class PagesPinned(StoreFailed):
-    """A reader holds on to the pages that the write would need."""
 
 
 class Writer:
@@ -79,7 +43,8 @@ class Writer:
         self.stats = stats
         self.limits = limits or Limits()
         self.pending: dict[bytes, Buffer] = {}
-        self.noted: set[bytes] = set()
+        self._commits = Commits(store, stats, clock, self.limits)
+        self.noted = self._commits.noted
         self.finished = threading.Event()
         self._clock = clock
         self._call_in_reactor = call_in_reactor
@@ -95,10 +60,6 @@ class Writer:
         self._held = 0
         self._paused_until = 0.0
         self._next_tick = 0.0
-        self._next_check = 0.0
-        self._update_pages = 1 << 30
-        self._longest = 1 << 62
-        self._look()
 
     # reactor thread
 
@@ -112,7 +73,7 @@ class Writer:
     def _offer(self, item: Item) -> bool:
         stats, limits = self.stats, self.limits
         with self._changed:
-            if self._closing or not self.has_room() or len(item.body) > self._longest:
+            if self._closing or not self.has_room() or len(item.body) > self._commits.longest:
                 stats.dropped += 1
                 self._lost += 1
                 self._lost_why = self._lost_why or "no room for them"
@@ -192,7 +153,7 @@ class Writer:
         now = self._clock()
         if now >= self._next_tick or now < self._next_tick - 10 * self.limits.tick:
             self._next_tick = now + self.limits.tick
-            self._tick(now)
+            self._commits.tick(now, fold=not self._held)
         self._pass_barriers()
         self._call_waiting()
 
@@ -203,7 +164,7 @@ class Writer:
             pages = 0
             for item in self._queue:
                 pages += pages_needed(len(item.body))
-                if group and (pages * 2 > self._update_pages or len(group) == self.limits.group_rows):
+                if group and (pages * 2 > self._commits.update_pages or len(group) == self.limits.group_rows):
                     break
                 group.append(item)
             return group
@@ -214,7 +175,7 @@ class Writer:
             self._done(group, failed=self.stats.why)
             return
         try:
-            kept = self._commit(group)
+            kept = self._commits.write(group)
         except PagesPinned as error:
             self._held += 1
             if self._held > self.limits.patience:
@@ -228,107 +189,16 @@ class Writer:
             self.stats.become(states.OK)
             self._done(group, dropped="" if kept else "nothing could be evicted")
 
-    def _commit(self, group: Sequence[Item]) -> bool:
-        """Whether the group was written; if not, nothing could be evicted for it. Raises StoreFailed."""
-        pages = sum(pages_needed(len(item.body)) for item in group)
-        size = sum(len(item.body) + 100 for item in group)
-        for turn in range(self.limits.sweeps):
-            with self.store.update() as update:
-                about = read_about(update)
-                if about is None:
-                    raise StoreFailed("the file does not say what it is")
-                books = Books(update, int(self._clock()))
-                budget = Budget.of(about.size, update.space().page)
-                self._refuse_if_pinned(budget, update.space())
-                room = make_room(books, budget, pages, size, turn < self.limits.sweeps - 2)
-                if room:
-                    for item in group:
-                        write(books, item)
-                    self._fold(books, budget)
-                counters = books.finish()
-            self._observe(budget, counters.rows, counters.aliases, counters.evicted)
-            if room:
-                return True
-        return False
-
-    def _refuse_if_pinned(self, budget: Budget, space: Space) -> None:
-        if space.file + 3 * budget.update > budget.cap and self.store.behind() > 2:
-            self.store.check_readers()
-            if self.store.behind() > 2:
-                raise PagesPinned("a stopped reader pins the pages that are needed")
-
-    def _fold(self, books: Books, budget: Budget) -> None:
-        """Mark rows that were hit, while it matters: when the hand moves, or soon will."""
-        if not self.noted:
-            return
-        noted = self._take_noted()
-        if not budget.pressing(books.update.space()):
-            return
-        room = budget.update // 2
-        for key in noted:
-            if books.mark(key):
-                room -= 1
-                if not room:
-                    break
-
-    def _take_noted(self) -> set[bytes]:
-        # The reactor thread may add between the two: a hit unnoted now and then does no harm.
-        noted = self.noted.copy()
-        self.noted.clear()
-        return noted
-
-    def _tick(self, now: float) -> None:
-        """Numbers, marks and dead readers, when there may be nothing to write."""
-        try:
-            if now >= self._next_check or now < self._next_check - 10 * self.limits.check:
-                self._next_check = now + self.limits.check
-                self.store.check_readers()
-            budget = self._look()
-            if budget is None:
-                return
-            with self.store.view() as view:
-                unmarked = self._unmarked(view.get, budget)
-            if unmarked and not self._held:
-                with self.store.update() as update:
-                    books = Books(update, int(now))
-                    self.noted.update(unmarked)
-                    self._fold(books, budget)
-        except StoreFailed:
-            self.stats.errors += 1
-
-    def _look(self) -> Budget | None:
-        """Refresh the numbers that other processes change too; None where the file does not say what it is."""
-        with self.store.view() as view:
-            about, counters = read_about(view), read_counters(view)
-        if about is None:
-            return None
-        budget = Budget.of(about.size, self.store.space().page)
-        self._observe(budget, counters.rows, counters.aliases, counters.evicted)
-        return budget
-
-    def _unmarked(self, get: Callable[[bytes], bytes | None], budget: Budget) -> set[bytes]:
-        noted = self._take_noted()
-        if not noted or not budget.pressing(self.store.space()):
-            return set()
-        return {key for key in noted if get(mark_key(key)) is None}
-
-    def _observe(self, budget: Budget, rows: int, aliases: int, evicted: int) -> None:
-        space, stats = self.store.space(), self.stats
-        stats.rows, stats.aliases, stats.evicted = rows, aliases, evicted
-        stats.bytes, stats.file_bytes = space.used * space.page, space.file * space.page
-        stats.size = budget.cap * space.page
-        self._update_pages, self._longest = budget.update, budget.longest * space.page
-
     def _done(self, group: Sequence[Item], dropped: str = "", failed: str = "") -> None:
         """The group leaves the queue, written or not."""
-        stats, count = self.stats, len(group)
+        stats, count = self.stats, sum(item.kind in RECORDS for item in group)
         with self._changed:
             for item in group:
                 self._queue.popleft()
                 if self.pending.get(item.key) is item.body:
                     del self.pending[item.key]
-            self._got += count
-            stats.queued_rows -= count
+            self._got += len(group)
+            stats.queued_rows -= len(group)
             stats.queued_bytes -= sum(len(item.body) for item in group)
             if dropped or failed:
                 self._lost += count
@@ -365,23 +235,3 @@ class Writer:
             calls, self._waiting = self._waiting, []
         for call in calls:
             self._call_in_reactor(call)
-
-
-def make_room(books: Books, budget: Budget, pages: int, size: int, chances: bool) -> bool:
-    """Evict where pages run short; whether `pages` more may be added in this update."""
-    space = books.update.space()
-    short = space.used + pages - budget.soft
-    if short > 0:
-        sweep(books, budget.update, max(2 * size, short * space.page), chances)
-        space = books.update.space()
-    return space.used + pages <= budget.hard
-
-
-def write(books: Books, item: Item) -> None:
-    """Put one item into the update."""
-    if item.kind is None:
-        books.drop_if_damaged(item.key)
-    elif item.kind is Kind.DOCUMENT:
-        books.remember(item.key, item.body)
-    else:
-        books.put(item.kind, item.key, item.body, item.tag)
