@@ -22,7 +22,9 @@ def top_classes(scores: Array, k: int) -> NDArray[np.intp]:
     k = min(k, classes)
     if scores.dtype.name not in ("float32", "float64"):
         scores = scores.astype(np.float64)  # can be negated, and NaN is told
-    if k in (0, classes) or classes <= FEW:
+    if not k:
+        return np.empty((rows, 0), np.intp)
+    if k == classes or classes <= FEW:
         return all_sorted(scores)[:, :k]
     line = np.arange(rows)[:, None]
     picked = np.argpartition(scores, classes - k, axis=1)[:, classes - k :]

@@ -6,13 +6,15 @@ import json
 from typing import Any
 
 import numpy as np
+import orjson
 import pytest
 
 from rowserve.graphs.rows import Buffer, RowLayout, Rows
-from rowserve.graphs.signature import Signature, TensorSpec
+from rowserve.graphs.signature import Signature, TensorSpec, numpy_dtype
 from rowserve.handlers import images
 from rowserve.handlers.items import Answer, Labels, ModelFace, Outcome, Picture, Timing
 from rowserve.handlers.multipart import Part
+from rowserve.handlers.native_json import jsonable
 from rowserve.handlers.problem import Problem
 
 PIXELS = TensorSpec("pixels", "uint8", (2, 2, 3))
@@ -206,6 +208,19 @@ def test_a_row_reads_the_same_in_any_company():
     for value, row in zip(values, together, strict=True):
         assert rows(answered(value[None]), ["x"], outputs="scores") == [row]
         assert np.array_equal(np.array(row["outputs"]["scores"], np.float32), value)
+
+
+def test_strings_and_odd_dtypes():
+    texts = np.empty(3, dtype=object)
+    texts[:] = [b"plain", "\u00e9".encode(), b"\xff\0"]
+    assert jsonable(texts) == ["plain", "\u00e9", {"b64": "/wA="}]
+    assert jsonable(texts.reshape(3, 1)) == [["plain"], ["\u00e9"], [{"b64": "/wA="}]]
+    for name in ("float16", "bfloat16"):
+        array = np.array([1.5, -2.0]).astype(numpy_dtype(name))
+        assert orjson.dumps(jsonable(array), option=orjson.OPT_SERIALIZE_NUMPY) == b"[1.5,-2.0]"
+    assert jsonable(np.array([1 + 2j], np.complex64)).tolist() == [[1.0, 2.0]]
+    assert orjson.dumps(jsonable(np.array(0.1, np.float32)), option=orjson.OPT_SERIALIZE_NUMPY) == b"0.1"
+    assert jsonable(np.zeros((2, 0), np.float32)) == [[], []]
 
 
 def test_rows_of_many_shapes():

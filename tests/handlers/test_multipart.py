@@ -147,9 +147,12 @@ def test_a_large_part_is_gathered_as_it_comes():
 
 
 def test_after_a_fault_nothing_is_kept():
-    reader = MultipartReader(TYPE, MultipartLimits(body=100))
+    reader = MultipartReader(TYPE, MultipartLimits(body=1000))
+    reader.feed(part(b"x" * 200) + part(b"y" * 200)[:-9])
+    assert reader._parts
+    assert reader._chunks
     with pytest.raises(Problem):
-        reader.feed(part(b"x" * 200))
+        reader.feed(b"z" * 800)
     reader.feed(b"y" * 1000)  # what still comes is dropped without a word
     with pytest.raises(Problem) as caught:
         reader.finish()
