@@ -342,8 +342,9 @@ class HardenedChannel(HTTPChannel):
             return
         self._phase = Phase.LINGER
         self._held = b""
-        self._linger_until = self._now() + seconds
-        self._due_in(min(seconds, self.site.limits.linger_quiet_seconds))
+        quiet = self.site.limits.linger_quiet_seconds
+        self._linger_until = self._now() + (quiet if self.site.draining else seconds)
+        self._due_in(min(seconds, quiet))
         self._gate.unregisterProducer()
         self._gate.open()
         if hasattr(self.transport, "loseWriteConnection"):
@@ -358,14 +359,10 @@ class HardenedChannel(HTTPChannel):
 
     def drain(self) -> None:
         """The server stops: close now if nothing is asked, else after the answer."""
-        if self._phase is Phase.IDLE or (self._phase is Phase.HEAD and not self.requests and not self._buffer):
+        nothing_asked = self._phase is Phase.HEAD and not (self.requests or self._buffer or self._held)
+        if nothing_asked or self._phase in (Phase.IDLE, Phase.LINGER):
             self.loseConnection()
         self.persistent = False
-
-    @property
-    def busy(self) -> bool:
-        """Whether somebody still waits for an answer here."""
-        return bool(self.requests) or self._phase is Phase.HEAD
 
     # Bytes out
 

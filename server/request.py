@@ -86,7 +86,7 @@ class ApiRequest(server.Request):
     @property
     def expects_continue(self) -> bool:
         """Whether the client waits for our word before it sends the body."""
-        return self.clientproto == b"HTTP/1.1" and (self.getHeader("expect") or "").lower() == "100-continue"
+        return self.clientproto == b"HTTP/1.1" and self.header("expect").lower() == "100-continue"
 
     @property
     def owing(self) -> bool:
@@ -97,6 +97,11 @@ class ApiRequest(server.Request):
     def answered(self) -> bool:
         """Whether the answer has begun, or nobody is there to take it."""
         return bool(self.startedWriting or self.finished or self._disconnected)
+
+    @property
+    def over(self) -> bool:
+        """Whether the answer is complete, or nobody is there to take it."""
+        return bool(self.finished or self._disconnected)
 
     def handleContentChunk(self, data: bytes) -> None:  # noqa: N802
         """A piece of the body; the channel calls `pump` after a few."""
@@ -113,7 +118,7 @@ class ApiRequest(server.Request):
         """No more of the body will come, and it is not complete."""
         sink, self._sink = self._sink, None
         pieces, self._pieces = self._pieces, []
-        if self.finished or self._disconnected:
+        if self.over:
             return
         if sink is not None and sink.endless and not self.pumping:
             sink.feed(b"".join(pieces))  # the whole lines among them still get their answers
@@ -197,7 +202,8 @@ class ApiRequest(server.Request):
 
     def header(self, name: str) -> str:
         """The value of a header, "" where there is none."""
-        return self.getHeader(name) or ""
+        values = self.requestHeaders.getRawHeaders(name.encode("ascii"))
+        return values[-1].decode("latin-1") if values else ""
 
     @property
     def headers(self) -> dict[str, str]:
@@ -236,7 +242,7 @@ class ApiRequest(server.Request):
         self.log_failure(failure)
         if not self.answered:
             self.respond(self.problem_form(Problem(500, "the server failed; its log says why", reason="crashed")))
-        elif self.channel is not None:
+        elif not self.over:
             self.channel.loseConnection()
 
     def log_failure(self, failure: Failure) -> None:
@@ -273,7 +279,7 @@ class ApiRequest(server.Request):
 
     def finish(self) -> None:
         """The answer is complete."""
-        if self._disconnected or self.finished:
+        if self.over:
             return
         self.api.metrics.request(self.route, self.code, self.clock.seconds() - self._began)
         self._stop_pumping()

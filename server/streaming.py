@@ -190,7 +190,7 @@ class RowStream(BodySink):
         result.addErrback(partial(self._failed, group))
 
     def _failed(self, group: Group, failure: Failure) -> None:
-        if self._request.channel is None or failure.check(CancelledError):
+        if self._request.over or failure.check(CancelledError):
             return
         if isinstance(failure.value, Problem):
             problem = failure.value
@@ -226,7 +226,7 @@ class RowStream(BodySink):
         if self._sync:
             last = text.rfind(b"\n", 0, -1) + 1
             text, self._kept = self._kept + text[:last], text[last:]
-        if text and self._request.channel is not None:
+        if text and not self._request.over:
             self._begin()
             self._request.write(text)
 
@@ -244,7 +244,7 @@ class RowStream(BodySink):
             self._api.pipeline.when_kept(partial(self._api.cache.sync, self._synced))
 
     def _synced(self, error: Exception | None) -> None:
-        if self._request.channel is None:
+        if self._request.over:
             return
         self._sync = False
         if error is not None:
@@ -253,7 +253,7 @@ class RowStream(BodySink):
         self._flush()
 
     def _finish(self) -> None:
-        if self._request.channel is None or self._request.finished:
+        if self._request.over:
             return
         if self._fault is not None and not self._request.startedWriting and not self._kept:
             fault, self._fault = self._fault, None

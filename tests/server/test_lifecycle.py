@@ -82,6 +82,21 @@ def test_a_body_that_is_coming_in_is_still_taken():
     assert client.closed
 
 
+def test_a_refused_client_that_still_sends_does_not_keep_the_server():
+    stage = Stage()
+    client, late = stage.server.connect(), stage.server.connect()
+    client.send(head("POST", "/images/m", 1 << 30, **FORM) + b"x" * 1000)
+    late.send(head("POST", "/images/m", 1 << 30, **FORM)[:-2])
+    stage.lifecycle.stop()
+    assert client.closed
+    late.send(b"\r\n")
+    assert late.reply().status == 413
+    for _ in range(6):
+        late.send(b"x")
+        stage.server.wait(0.5)
+    assert stage.events == ["closed port", "flush"]
+
+
 def test_it_leaves_in_time_whatever_still_runs():
     stage = Stage()
     client = stage.running_request()

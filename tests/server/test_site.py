@@ -328,3 +328,10 @@ def test_metrics_are_served_as_prometheus_reads_them():
     reply = server.request("GET", "/metrics")
     assert reply.headers["content-type"].startswith("text/plain")
     assert b"\nrowserve_queue_rows 7.0\n" in reply.body
+
+
+def test_header_values_that_are_no_utf8_are_no_crash():
+    raw = head("POST", "/images/m", 3, Content_Type="image/XX", Cache_Control="XX").replace(b"XX", b"\xc3\xff")
+    client = Server().connect()
+    client.send(raw + b"abc")
+    assert client.reply().status == 200

@@ -295,3 +295,31 @@ def test_http_1_0_is_answered_until_the_connection_closes():
     assert "transfer-encoding" not in reply.headers
     assert json.loads(reply.body)["outputs"] == {"sum": 2.0}
     assert client.closed
+
+
+def test_the_end_may_come_while_an_answer_is_written():
+    server = Server()
+    server.pipeline.holding = True
+    client = begin(server)
+    client.send(chunked(lines(1)))
+    server.pipeline.step()
+    server.turns()
+    assert parse(client.wire.take()).lines[0]["line"] == 1
+    assert client.request("GET", "/livez").status == 200
+
+
+def test_lines_that_inflate_a_thousandfold_wait_deflated():
+    server = Server(Limits(stream_rows=100))
+    server.pipeline.holding = True
+    body = gzip.compress(b"[1, 1]\n" * 2_000_000)
+    assert len(body) < 65536
+    client = server.connect()
+    client.send(head("POST", "/rows/m", 10_000_000, Content_Encoding="gzip"))
+    gc.collect()
+    tracemalloc.start()
+    client.protocol.dataReceived(body)
+    server.turns()
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 2 * MIB
+    assert client.wire.paused

@@ -1,0 +1,77 @@
+"""Requests that a hand has spoilt: each connection gets whole answers or none, nothing is logged, nothing is left."""
+
+from __future__ import annotations
+
+import gzip
+import random
+
+import pytest
+from twisted.logger import globalLogPublisher
+
+from rowserve.server.limits import Limits
+from tests.http_doubles import FORM, Server, chunked, form, head, parse
+
+BODY = form(b"abc", b"broken", b"x" * 300)
+SEEDS = [
+    head("GET", "/livez") + head("GET", "/readyz"),
+    head("POST", "/images/m", len(BODY), **FORM) + BODY,
+    head("POST", "/images/m?outputs=sum", Transfer_Encoding="chunked", **FORM) + chunked(BODY[:50], BODY[50:]),
+    head("POST", "/v1/models/m:predict", 23) + b'{"instances": [[1, 2]]}',
+    head("POST", "/rows/m?sync=0", Transfer_Encoding="chunked") + chunked(b"[1, 2]\n[3", b", 4]\n\n{}"),
+    head("POST", "/rows/m", len(gzip.compress(b"[1, 2]\n")), Content_Encoding="gzip") + gzip.compress(b"[1, 2]\n"),
+    head("POST", "/images/m", 3, Content_Type="image/png", Expect="100-continue") + b"abc",
+]
+WORDS = [b"\r\n", b"\n", b"\r", b"\0", b" ", b":", b"0", b"--B", b"chunked", b"%", b"\xff", b"Host: b\r\n", b"9" * 30, b"[", b'"']
+
+
+def spoil(raw: bytes, chance: random.Random) -> bytes:
+    """One to four changes: bytes changed, cut out, put in, doubled."""
+    data = bytearray(raw)
+    for _ in range(chance.randint(1, 4)):
+        at = chance.randrange(len(data) + 1)
+        end = min(len(data), at + chance.randint(1, 20))
+        kind = chance.randrange(4)
+        if kind == 0:
+            data[at:end] = bytes(chance.randrange(256) for _ in range(end - at))
+        elif kind == 1:
+            del data[at:end]
+        elif kind == 2:
+            data[at:at] = chance.choice(WORDS)
+        else:
+            data[at:at] = data[at:end]
+    return bytes(data)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_spoilt_requests_leave_nothing_behind(seed):
+    chance = random.Random(seed)
+    events: list = []
+    globalLogPublisher.addObserver(events.append)
+    try:
+        for _ in range(25):
+            server = Server(Limits(body_bytes=2000, parts=4))
+            server.pipeline.holding = chance.random() < 0.3
+            client = server.connect(chance.choice([None, 100]))
+            client.send(spoil(chance.choice(SEEDS), chance), step=chance.choice([1, 7, 100, 65536]))
+            data = client.wire.take()
+            for _ in range(20):
+                server.pipeline.step_all()
+                server.pool.step_all()
+                while server.cache.syncs:
+                    server.cache.syncs.pop()(None)
+                server.wait(10)
+                data += client.wire.take()
+            rest = data
+            while rest:
+                assert rest.startswith(b"HTTP/1."), data
+                reply = parse(rest)
+                assert reply.status != 500, data
+                assert "content-length" in reply.headers or reply.status in (100, 200, 204), data
+                rest = reply.rest
+            assert client.wire.lost
+            assert not server.site.channels
+            assert server.adds_up()
+            assert server.clock.getDelayedCalls() == []
+    finally:
+        globalLogPublisher.removeObserver(events.append)
+    assert events == []
