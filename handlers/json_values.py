@@ -24,7 +24,9 @@ from rowserve.handlers.problem import Problem
 
 Shape = tuple[int | None, ...] | None
 TITLE = "Bad JSON"
+ENCODER = json.JSONEncoder()
 SHOWN = 60  # characters of a value that an error shows
+WALKED = 32  # elements that are looked at one by one
 
 
 class JsonFault(Problem):
@@ -187,8 +189,24 @@ def find_fault(value: Any, dtype: str, wanted: Sequence[int | None], path: str, 
     if wanted[level] not in (None, len(value)):
         told = f"expected a list{size_words(wanted[level])}, found one of {len(value)}"
         raise JsonFault(path, told, kind="size", value=value, wanted=wanted[level], level=level)
-    for index, element in enumerate(value):
-        find_fault(element, dtype, wanted, f"{path}[{index}]", nan=nan, level=level + 1)
+    for index in range(good_until(value, dtype, wanted[level + 1 :], nan), len(value)):
+        find_fault(value[index], dtype, wanted, f"{path}[{index}]", nan=nan, level=level + 1)
+
+
+def good_until(values: list[Any], dtype: str, shape: Sequence[int | None], nan: bool) -> int:
+    """An index close before the first value that does not fit, found by halving: millions are too many to walk."""
+    sizes = [size for size in shape if size is not None]
+    if len(sizes) < len(shape):
+        return 0
+    start, stop = 0, len(values)
+    while stop - start > WALKED:
+        middle = (start + stop) // 2
+        leaves = leaves_of(values[start:middle], (middle - start, *sizes))
+        if leaves is None or (dtype != "any" and converted(leaves, dtype, nan) is None):
+            stop = middle
+        else:
+            start = middle
+    return start
 
 
 def size_words(size: int | None) -> str:
@@ -247,9 +265,13 @@ def wanted_words(dtype: str) -> str:
 
 
 def show(value: Any) -> str:
-    """A value as JSON, cut."""
+    """A value as JSON, cut; however large it is, no more of it is written than that."""
+    text = ""
     try:
-        text = json.dumps(value)
+        for piece in ENCODER.iterencode(value):
+            text += piece
+            if len(text) > SHOWN:
+                return text[:SHOWN] + "..."
     except (ValueError, RecursionError):
-        text = "..."
-    return text if len(text) <= SHOWN else text[:SHOWN] + "..."
+        return "..."
+    return text

@@ -14,7 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from rowserve.handlers.json_values import JsonFault, fits, read_json, tensor
+from rowserve.handlers import json_values
+from rowserve.handlers.json_values import JsonFault, fits, read_json, show, tensor
 from rowserve.handlers.problem import Problem
 
 INTEGERS = ["int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64"]
@@ -109,6 +110,36 @@ def test_a_fault_names_its_place(value: Any, dtype: str, shape: Any, path: str, 
     found = fault(value, dtype, shape)
     assert found.path == path
     assert words in found.detail
+
+
+@given(st.integers(1, 5000), st.data())
+def test_a_fault_among_many_is_found(count: int, data: st.DataObject):
+    place = data.draw(st.integers(0, count - 1))
+    flat: list[Any] = [1.5] * count
+    flat[place] = "x"
+    assert fault(flat, "float32", (None,)).path == f"row[{place}]"
+    pairs: list[Any] = [[1, 2] for _ in range(count)]
+    pairs[place] = [1, None]
+    assert fault(pairs, "int32", (count, 2)).path == f"row[{place}][1]"
+    pairs[place] = [1]
+    assert fault(pairs, "int32", (None, 2)).path == f"row[{place}]"
+    if count > 1:
+        assert fault(pairs, "int32", (None, None)).path == f"row[{place or 1}]"
+
+
+def test_a_fault_among_millions_is_not_walked_to(monkeypatch: pytest.MonkeyPatch):
+    looked = []
+    leaf_fault = json_values.leaf_fault
+    monkeypatch.setattr(json_values, "leaf_fault", lambda *args: (looked.append(1), leaf_fault(*args)))
+    assert fault([0.5] * 300_000 + ["x"], "float32", (None,)).path == "row[300000]"
+    assert len(looked) <= json_values.WALKED
+
+
+def test_what_an_error_shows_is_cut():
+    assert show([1, "a", None]) == '[1, "a", null]'
+    assert show(["x" * 10] * 100_000).endswith("...")
+    assert len(show(["x" * 10] * 100_000)) == json_values.SHOWN + 3
+    assert show(10**5000) == "..."
 
 
 def test_nan_where_it_is_allowed():

@@ -110,6 +110,7 @@ def test_the_exif_turn_is_applied(turn: int, kind: str):
     assert np.abs(row - np.asarray(upright)).max() < (60 if kind == "JPEG" else 1)
 
 
+@pytest.mark.filterwarnings("ignore:Corrupt EXIF")
 def test_broken_exif_leaves_the_picture_unturned():
     upload = encoded(Image.fromarray(PHOTO), "PNG", exif=b"Exif\0\0II*\0\xff\xff\xff\xff")
     assert np.array_equal(pixels(upload), PHOTO)

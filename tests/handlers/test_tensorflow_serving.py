@@ -99,7 +99,7 @@ def test_the_signature_that_is_named():
         b'{"signature_name": "serving_default", "instances": [[1,2]]}',
     ):
         assert read_predict(others, text).signature is ONE
-    twice = b'{"signature_name": "serving_default", "instances": [{"a": 1, "b": ["u", "v"]}], "signature_name": "other"}'
+    twice = b'{"signature_name": "serving_default", "instances": [{"a":1,"b":["u","v"]}], "signature_name": "other"}'
     assert read_predict(others, twice).signature is TWO
     twice = b'{"signature_name": "serving_default", "instances": [[1, 2]], "signature_name": "third"}'
     assert read_predict(face(ONE, third=FREE), twice).signature is FREE  # either way of reading takes the last
