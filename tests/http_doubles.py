@@ -6,13 +6,14 @@ import json
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.error import ConnectionDone
 from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
+from twisted.logger import globalLogPublisher
 from twisted.python.failure import Failure
 
 from rowserve.graphs.rows import RowLayout, Rows
@@ -390,3 +391,16 @@ class Server:
             return sum(value for key, value in figures.items() if key.startswith(name + "{"))
 
         return total("rowserve_rows_asked_total") == total("rowserve_rows_total") + total("rowserve_rows_pending")
+
+
+class logged:  # noqa: N801
+    """Twisted's log events while it lasts."""
+
+    def __enter__(self) -> list[Any]:
+        self.events: list[Any] = []
+        self.observer = cast(Any, self.events.append)
+        globalLogPublisher.addObserver(self.observer)
+        return self.events
+
+    def __exit__(self, *_: object) -> None:
+        globalLogPublisher.removeObserver(self.observer)

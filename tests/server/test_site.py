@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from typing import Any, cast
 
 import orjson
 import pytest
@@ -13,7 +12,7 @@ from rowserve.handlers.problem import Problem
 from rowserve.server.openapi import document
 from rowserve.server.routes import ROUTES
 from rowserve.server.site import APP
-from tests.http_doubles import FORM, Server, form, head
+from tests.http_doubles import FORM, Server, form, head, logged
 
 PREDICT = b'{"instances": [[1, 2]]}'
 
@@ -197,23 +196,6 @@ def test_what_breaks_inside_is_one_log_line_and_tells_no_internals(path, holding
     assert len(events) == 1
     assert "secret" in str(events[0]["log_failure"].value)
     assert client.request("GET", "/livez").status == 200
-
-
-class logged:  # noqa: N801
-    """Twisted's log events while it lasts."""
-
-    def __enter__(self) -> list:
-        from twisted.logger import globalLogPublisher
-
-        self.events: list = []
-        self.observer = cast(Any, self.events.append)
-        globalLogPublisher.addObserver(self.observer)
-        return self.events
-
-    def __exit__(self, *_: object) -> None:
-        from twisted.logger import globalLogPublisher
-
-        globalLogPublisher.removeObserver(self.observer)
 
 
 @pytest.mark.parametrize("path", ["/images/m", "/v1/models/m:predict"])
