@@ -65,7 +65,8 @@ class NpzFile:
         """See Source."""
         step = rows_at_once(sum(column.row_bytes for column in self._columns))
         with zipfile.ZipFile(self._path) as archive, ExitStack() as stack:
-            columns = [Column(stack.enter_context(archive.open(column.member)), column.member) for column in self._columns]
+            names = [column.member for column in self._columns]
+            columns = [Column(stack.enter_context(archive.open(name)), name) for name in names]
             for at in range(0, self._count, step):
                 count = min(step, self._count - at)
                 yield Columns({column.name: column.read(count) for column in columns}, count)
@@ -78,7 +79,7 @@ class Column:
         self.member = member
         self.name = member.removesuffix(".npy")
         self._file = file
-        version = npy.read_magic(file)  # type: ignore[no-untyped-call]
+        version = npy.read_magic(file)
         read_header: Any = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
         shape, by_columns, self._dtype = read_header(file)
         if self._dtype.hasobject:

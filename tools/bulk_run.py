@@ -68,13 +68,14 @@ class BulkRun:
                 partial(write_all, 1),
                 self.window,
                 call_in_reactor=run.reactor.callFromThread,
-                failed=lambda error: job.output_failed(error),
                 progress=progress.add,
             )
-            threading.Thread(target=sink.run, name="writer", daemon=True).start()
         else:
             sink = Silence(self.window, self._fault, progress.add)
         job = BulkJob(ready.door, sink, self.window)
+        if isinstance(sink, Output):
+            sink.failed = job.output_failed
+            threading.Thread(target=sink.run, name="writer", daemon=True).start()
         run.on_signal = job.interrupt
         feed = Feed(
             ready.chunks(self.groups(self.window)),

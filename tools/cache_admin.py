@@ -1,4 +1,4 @@
-"""`rowserve cache ...`: look into the cache, check it, empty it, give it another cap. Main thread; see `cache_tables`."""
+"""`rowserve cache ...`: look into the cache, check it, empty it, resize it. Main thread; see `cache_tables`."""
 
 from __future__ import annotations
 

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -88,11 +89,8 @@ def print_list(
             if as_json:
                 click.echo(json.dumps(asdict(record)))
             else:
-                hit = "yes" if record.hit else ""
-                made = date(record.created)
-                click.echo(
-                    f"{record.key:<64}  {record.kind:<8}  {made}  {record.bytes:>9}  {record.generation:<10}  {hit}".rstrip()
-                )
+                about = f"{record.kind:<8}  {date(record.created)}  {record.bytes:>9}  {record.generation:<10}"
+                click.echo(f"{record.key:<64}  {about}  {'yes' if record.hit else ''}".rstrip())
 
 
 def print_verify(cache_folder: Path | None, config: Path | None, drop: bool, as_json: bool) -> int:
@@ -161,8 +159,8 @@ def print_explanation(
     listed = found.listed
     if as_json:
         fields = [{"label": f.label, "name": f.name, "bytes": len(f.content), "digest": f.digest} for f in found.fields]
-        plain = {"key": found.key, "generation": found.generation, "fields": fields, "state": found.state}
-        plain |= {"row_bytes": found.row_bytes, "listed": listed and asdict(listed)}
+        plain: dict[str, Any] = {"key": found.key, "generation": found.generation, "fields": fields}
+        plain |= {"row_bytes": found.row_bytes, "state": found.state, "listed": listed and asdict(listed)}
         click.echo(json.dumps({**plain, "upload": upload and asdict(upload)}))
         return
     for line in found.lines():

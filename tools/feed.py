@@ -80,7 +80,7 @@ class Window:
 
 
 class Feed:
-    """Hands chunks to the reactor as there is room, then says so: `ended(None)`, or `ended(error)` where reading failed."""
+    """Hands chunks to the reactor as there is room; then `ended(None)`, or `ended(error)` where reading failed."""
 
     def __init__(
         self,

@@ -21,7 +21,9 @@ from rowserve.tools.options import bulk_options
     help="What a line is: the path of a picture, or a JSON row.",
 )
 @click.option("--outputs", default="", metavar="A,B", help="Outputs to print as raw arrays.")
-@click.option("--top", type=click.IntRange(min=0), metavar="K", help="Classes to print, where there are labels.  [default: 5]")
+@click.option(
+    "--top", type=click.IntRange(min=0), metavar="K", help="Classes to print, where there are labels.  [default: 5]"
+)
 @bulk_options
 def infer(**flags: Any) -> None:
     """Answer each line on stdin with one JSON object on stdout, in order.

@@ -15,7 +15,7 @@ READ_BYTES = 1 << 20
 GROUP_LINES = 256
 GROUP_BYTES = 4 << 20
 LINGER_MS = 2
-"""How long a group waits for more lines while there is other work: a writer that is slower than us fills it meanwhile."""
+"""How long a group waits for more lines while there is other work: a slow writer fills it meanwhile."""
 
 
 class DescriptorLines:

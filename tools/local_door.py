@@ -15,8 +15,8 @@ from twisted.internet.defer import Deferred
 from rowserve.graphs.rows import Array, Rows
 from rowserve.graphs.signature import STRING, Signature, TensorSpec
 from rowserve.handlers.items import Answer, Item, ModelFace, Options, Outcome, Picture, Priority, plain_names
-from rowserve.handlers.ndjson import LineItem, LineReader, Mode, PathLine, encode_lines
 from rowserve.handlers.native_rows import Wants
+from rowserve.handlers.ndjson import LineItem, LineReader, Mode, PathLine, encode_lines
 from rowserve.handlers.problem import Problem
 from rowserve.server.assembly import Assembly
 from rowserve.server.models import ServedModel
@@ -74,7 +74,7 @@ class Parser:
             begun.append(made)
             names += [name] * rows
             nbytes += self._bytes(made, rows)
-            if nbytes >= CHUNK_BYTES or len(begun) >= CHUNK_PICTURES and isinstance(made, Picture):
+            if nbytes >= CHUNK_BYTES or (isinstance(made, Picture) and len(begun) >= CHUNK_PICTURES):
                 yield self._chunk(begun, names, nbytes)
                 begun, names, nbytes = [], [], 0
         if begun:

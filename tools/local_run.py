@@ -79,9 +79,16 @@ def counted(groups: Iterable[Group]) -> Iterator[Chunk]:
     """Chunks that say no more than how many rows there are."""
     first = 1
     for group in groups:
-        rows = group.count if isinstance(group, Columns) else len(group.lines if isinstance(group, Lines) else group.paths)
+        rows = rows_of(group)
         yield Chunk(first, rows, 0)
         first += rows
+
+
+def rows_of(group: Group) -> int:
+    """How many rows a group has."""
+    if isinstance(group, Columns):
+        return group.count
+    return len(group.lines if isinstance(group, Lines) else group.paths)
 
 
 class NothingKnown:

@@ -37,7 +37,11 @@ def cache_options(command: Command) -> Command:
             "--cache-size", metavar="SIZE", help="The cap of a cache that is made now, such as 500MiB.  [default: 4GiB]"
         ),
         click.option(
-            "--cache", "cache_folder", type=FOLDER, metavar="DIR", help="Where the cache lies, the same for all commands."
+            "--cache",
+            "cache_folder",
+            type=FOLDER,
+            metavar="DIR",
+            help="Where the cache lies, the same for all commands.",
         ),
     ):
         command = option(command)

@@ -22,7 +22,10 @@ Call = Callable[[], None]
 
 
 class Output:
-    """A Sink that prints. After an error of `write` nothing more is written; `failed` hears of it once, in the reactor."""
+    """A Sink that prints.
+
+    After an error of `write` nothing more is written; `failed`, to be set before `run`, hears of it in the reactor.
+    """
 
     def __init__(
         self,
@@ -30,13 +33,12 @@ class Output:
         window: Window,
         *,
         call_in_reactor: Callable[[Call], Any],
-        failed: Callable[[BaseException], None],
         progress: Callable[[int], None] = lambda rows: None,
     ) -> None:
         self._write = write
         self._window = window
         self._call_in_reactor = call_in_reactor
-        self._failed = failed
+        self.failed: Callable[[BaseException], None] = lambda error: None
         self._progress = progress
         self._inbox: queue.SimpleQueue[tuple[Chunk, Reply] | Call] = queue.SimpleQueue()
 
@@ -58,7 +60,7 @@ class Output:
                     self._write(self._encoded(chunk, reply))
                 except OSError as error:
                     broken = True
-                    self._call_in_reactor(partial(self._failed, error))
+                    self._call_in_reactor(partial(self.failed, error))
             self._window.leave(chunk)
             self._progress(chunk.rows)
             del task, chunk, reply  # while it waits it holds on to no rows

@@ -9,14 +9,14 @@ from rowserve.handlers.problem import Problem
 from rowserve.server.units import Bytes
 
 TITLE = "Cannot read the file"
-STATUS = {FileNotFoundError: 404, NotADirectoryError: 404, PermissionError: 403}
+STATUS: dict[type[Exception], int] = {FileNotFoundError: 404, NotADirectoryError: 404, PermissionError: 403}
 
 
 def read_file(path: str, largest: int) -> bytes | Problem:
     """What the file holds. A pipe, a device or a folder is refused, and so is a file larger than that."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-        with open(descriptor, "rb", buffering=0) as file:
+        with os.fdopen(descriptor, "rb", buffering=0) as file:
             status = os.fstat(descriptor)
             if not stat.S_ISREG(status.st_mode):
                 return Problem(422, f"{shown(path)}: not a file", title=TITLE, reason="no_file")

@@ -10,7 +10,7 @@ import logging
 from collections.abc import Callable, Mapping
 from functools import partial
 from io import BytesIO
-from typing import Any
+from typing import Any, cast
 from urllib.parse import quote, urlencode, urlsplit
 
 import orjson
@@ -19,11 +19,13 @@ from twisted.internet.defer import Deferred, DeferredSemaphore
 from twisted.internet.error import ConnectError
 from twisted.internet.task import deferLater
 from twisted.web.client import Agent, HTTPConnectionPool
+from twisted.web.iweb import IAgent
 
 from rowserve.handlers.problem import Problem
 from rowserve.server.config import Config
 from rowserve.server.units import Bytes
 from rowserve.tools.bulk_job import Ready, Reply, refusals
+from rowserve.tools.feed import Chunk
 from rowserve.tools.options import Refused
 from rowserve.tools.remote_answers import line_reply, picture_reply, problem_in
 from rowserve.tools.remote_chunks import RemoteChunk, RemoteParser
@@ -36,7 +38,10 @@ NDJSON = "application/x-ndjson"
 
 
 class RemoteRun:
-    """One model of one server. `wishes` are the query's signature, top and outputs. Raises Refused for a bad URL or name."""
+    """One model of one server. `wishes` are the query's signature, top and outputs.
+
+    Raises Refused for what is no URL or no name.
+    """
 
     def __init__(
         self, reactor: Any, server: str, model: str, wishes: Mapping[str, str], config: Config, *, printed: bool
@@ -52,7 +57,7 @@ class RemoteRun:
         self._printed = printed
         pool = HTTPConnectionPool(reactor)
         pool.maxPersistentPerHost = CONNECTIONS
-        self._client = HTTPClient(Agent(reactor, pool=pool))
+        self._client = HTTPClient(cast(IAgent, Agent(reactor, pool=pool)))
         self._reactor = reactor
         self._turns = DeferredSemaphore(CONNECTIONS)
 
@@ -68,8 +73,9 @@ class RemoteRun:
             return None
         return Ready(RemoteParser(self._largest_file).chunks, self)
 
-    def ask(self, chunk: RemoteChunk) -> Reply | Deferred[Reply]:
+    def ask(self, chunk: Chunk) -> Reply | Deferred[Reply]:
         """See Door."""
+        assert isinstance(chunk, RemoteChunk)
         if chunk.problems:
             return refusals(chunk, chunk.problems)
         return self._turns.run(lambda: Deferred.fromCoroutine(self._answered(chunk)))

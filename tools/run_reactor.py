@@ -7,10 +7,10 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Coroutine
-from typing import Any, NoReturn
+from typing import Any, NoReturn, cast
 
 from twisted.internet.defer import Deferred
-from twisted.logger import STDLibLogObserver, globalLogBeginner
+from twisted.logger import ILogObserver, STDLibLogObserver, globalLogBeginner
 from twisted.python.failure import Failure
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
@@ -23,12 +23,16 @@ after each batch while lines are being parsed."""
 def log_to_stderr(form: str = "rowserve: %(message)s") -> None:
     """Routes all logs, Twisted's too, to stderr, a line each: warnings and worse."""
     logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format=form, datefmt="%Y-%m-%d %H:%M:%S")
-    globalLogBeginner.beginLoggingTo([STDLibLogObserver()], redirectStandardIO=False, discardBuffer=True)
+    twisted = cast(ILogObserver, STDLibLogObserver())
+    globalLogBeginner.beginLoggingTo([twisted], redirectStandardIO=False, discardBuffer=True)
 
 
 class ReactorRun:
-    """`run` once. `on_signal`, where set, is called in the reactor at the first signal and sees to it that the work ends;
-    else that signal ends it. A second signal ends the process at once."""
+    """`run` once.
+
+    `on_signal`, where set, is called in the reactor at the first signal and sees to it that the work ends; else that
+    signal ends it. A second signal ends the process at once.
+    """
 
     def __init__(self) -> None:
         from twisted.internet import reactor

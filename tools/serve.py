@@ -51,8 +51,8 @@ def serve(**flags: Any) -> None:
     curl -F file=@cat.jpg http://127.0.0.1:8080/images/efficientnet_lite0
     curl --data-binary @rows.jsonl http://127.0.0.1:8080/rows/ranker
 
-    SIGTERM and Ctrl-C end it gracefully: what runs is finished and the cache is written. Exit: 0 after that, 1 when time
-    ran out, 2 when nothing could start.
+    SIGTERM and Ctrl-C end it gracefully: what runs is finished and the cache is written. Exit: 0 after that, 1 when
+    time ran out, 2 when nothing could start.
     """
     from rowserve.tools.serving import serve_http
 

@@ -98,7 +98,7 @@ class Server:
         )
         endpoint = TCP6ServerEndpoint if ":" in host else TCP4ServerEndpoint
         try:
-            listening = await endpoint(self._reactor, port, BACKLOG, host).listen(site)
+            listening: Any = await endpoint(self._reactor, port, BACKLOG, host).listen(site)  # type: ignore[no-untyped-call]
         except CannotListenError as error:
             why = getattr(error.socketError, "strerror", None) or error.socketError
             say(f"cannot listen on {host}:{port}: {why}; name another with --listen HOST:PORT")

@@ -121,7 +121,7 @@ def sources_at(place: str) -> Iterator[Source]:
     if os.path.lexists(place):
         yield source_at(Path(place))
         return
-    found = sorted(glob.glob(place, recursive=True)) if glob.has_magic(place) else []
+    found = sorted(glob.glob(place, recursive=True)) if glob.has_magic(place) else []  # noqa: PTH207
     if not found:
         what = "nothing fits this glob" if glob.has_magic(place) else "no such file or folder"
         raise BadPlace(f"{place}: {what}")

@@ -18,8 +18,8 @@ def warm(**flags: Any) -> None:
     """Compute and keep the rows of each SOURCE, so that servers and `infer` find them.
 
     MODEL is NAME or NAME/VERSION under --models, or the path of a model folder. SOURCE is a folder (all pictures in it
-    and below), a glob, a .jsonl file of rows, a .npy file (an array of rows), a .npz file (one such array for each input,
-    by name), or any other file: one path of a picture on each line.
+    and below), a glob, a .jsonl file of rows, a .npy file (an array of rows), a .npz file (one such array for each
+    input, by name), or any other file: one path of a picture on each line.
 
     \b
     rowserve warm efficientnet_lite0 photos/ --models models
