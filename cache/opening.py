@@ -165,7 +165,7 @@ class Opened:
         if about.secret != mark:
             raise CacheRefused(
                 f"{self.folder / secret.NAME} does not belong to {self.rows}: put the right one back, "
-                "or empty the cache with `rowserve cache purge --all`"
+                "or empty the cache with `rowserve cache purge`"
             )
         return about
 
