@@ -1,22 +1,20 @@
-"""One HTTP/1 connection: Twisted's channel with absolute deadlines, stricter framing and answers that can be read.
+"""One HTTP/1 connection: Twisted's channel with absolute deadlines, and answers that can be read by who still sends.
 
-Reactor thread. What it refuses that the stock channel takes: folded headers, any Transfer-Encoding but `chunked`,
-a Host missing (HTTP/1.1) or given twice, bare line feeds (which stock never answers), control characters in values.
+Reactor thread.
 """
 
 from __future__ import annotations
 
-from enum import Enum
 from typing import TYPE_CHECKING, Any, cast
 
 from twisted.protocols.basic import LineReceiver
-from twisted.web.http import HTTPChannel
 
 from rowserve.handlers.problem import Problem, phrase
 from rowserve.handlers.problem_json import encode_problem
 from rowserve.server.deadlines import NEVER
-from rowserve.server.framing import content_length_fault, head_fault, transfer_encoding_fault, value_fault, wants_close
+from rowserve.server.framing import head_fault
 from rowserve.server.read_gate import ReadGate
+from rowserve.server.timed_channel import Phase, TimedChannel
 
 if TYPE_CHECKING:
     from twisted.python.failure import Failure
@@ -30,32 +28,11 @@ SMALL_STEP_BYTES = 4096
 READ_AHEAD = 16384
 
 
-class Phase(Enum):
-    """What the connection waits for; each has its own deadline."""
-
-    HEAD = "the headers of a request"
-    IDLE = "another request"
-    BODY = "the body of a request"
-    BUSY = "our answer"
-    DEAF = "our answer, whatever else the client sends"
-    LINGER = "the client to stop sending: it has its answer"
-    CLOSING = "the last bytes to go out"
-
-
-class HardenedChannel(HTTPChannel):
+class HardenedChannel(TimedChannel):
     """A connection. `site` (an ApiSite) brings limits, clock and deadlines."""
-
-    site: Any
-    requests: list[Any]
-    transport: Any
-    timeOut = None  # noqa: N815  (stock's idle timer, which every byte resets: ours are `deadline`)
 
     def __init__(self) -> None:
         super().__init__()
-        self.deadline = NEVER
-        self._phase = Phase.HEAD
-        self._phase_deadline = NEVER
-        self._write_deadline = NEVER
         self._held = b""  # read, but left for the next turn
         self._next_turn: Any = None
         self._chunks = 0
@@ -70,7 +47,7 @@ class HardenedChannel(HTTPChannel):
         """Headers must be here in time, counted from now."""
         super().connectionMade()
         self._gate = ReadGate(self._networkProducer, registered=True)
-        self._networkProducer = cast(Any, self._gate)
+        self._networkProducer = cast("Any", self._gate)
         self.totalHeadersSize = self.site.limits.headers_bytes
         self.site.opened(self)
         self._enter(Phase.HEAD, self.site.limits.headers_seconds)
@@ -85,17 +62,6 @@ class HardenedChannel(HTTPChannel):
         super().connectionLost(reason)
 
     # Deadlines
-
-    def _now(self) -> float:
-        return float(self.site.clock.seconds())
-
-    def _enter(self, phase: Phase, seconds: float = NEVER) -> None:
-        self._phase = phase
-        self._due_in(seconds)
-
-    def _due_in(self, seconds: float) -> None:
-        self._phase_deadline = self._now() + seconds
-        self.deadline = min(self._phase_deadline, self._write_deadline)
 
     def expire(self, now: float) -> None:
         """A deadline has passed."""
@@ -130,7 +96,7 @@ class HardenedChannel(HTTPChannel):
 
     def dataReceived(self, data: bytes) -> None:  # noqa: N802
         """Bytes from the client."""
-        if self._phase in (Phase.LINGER, Phase.DEAF, Phase.CLOSING):
+        if self.deaf:
             self._throw_away(len(data))
             return
         if self._phase is Phase.IDLE:
@@ -151,7 +117,7 @@ class HardenedChannel(HTTPChannel):
                 self.requests[-1].pump()
             elif self.line_mode and b"\n" in self._buffer:
                 self.refuse(400, "a line ends in a bare line feed")
-            if self._phase in (Phase.LINGER, Phase.DEAF, Phase.CLOSING):
+            if self.deaf:
                 self._held = b""
                 self._throw_away(len(data) - end)
                 return
@@ -165,10 +131,14 @@ class HardenedChannel(HTTPChannel):
             self._gate.hold("turn")
             self._next_turn = self.site.clock.callLater(0, self._go_on)
 
+    def resumed(self) -> None:
+        """The client takes its answers again: the next request may be read."""
+        self._wait_a_turn()
+
     def _go_on(self) -> None:
         self._next_turn = None
         data, self._held = self._held, b""
-        if self._phase not in (Phase.LINGER, Phase.DEAF, Phase.CLOSING):
+        if not self.deaf:
             self._work_through(data)
         if not self._held:
             self._gate.release("turn")
@@ -200,7 +170,7 @@ class HardenedChannel(HTTPChannel):
 
     def rawDataReceived(self, data: bytes) -> None:  # noqa: N802
         """Body bytes, or what comes ahead of its turn."""
-        if self._phase in (Phase.LINGER, Phase.DEAF, Phase.CLOSING):
+        if self.deaf:
             self._throw_away(len(data))
         elif self._handlingRequest:
             self._dataBuffer.append(data)
@@ -211,40 +181,6 @@ class HardenedChannel(HTTPChannel):
             super().rawDataReceived(data)
 
     # The head of a request
-
-    def lineReceived(self, line: bytes) -> None:  # noqa: N802
-        """A line of the head."""
-        if self._phase in (Phase.LINGER, Phase.DEAF, Phase.CLOSING):
-            return
-        if self._receivedHeaderSize + len(line) > self.totalHeadersSize:
-            self.refuse(431, f"the headers are larger than {self.totalHeadersSize} bytes")
-        elif line[:1] in (b" ", b"\t"):
-            self.refuse(400, "a header is folded over two lines")
-        else:
-            super().lineReceived(line)
-
-    def lineLengthExceeded(self, line: bytes) -> None:  # noqa: N802
-        """A line without an end."""
-        self.refuse(431, f"a line of the headers is larger than {self.MAX_LENGTH} bytes")
-
-    def headerReceived(self, line: bytes) -> bool:  # noqa: N802
-        """One header. False when it was refused."""
-        fault = value_fault(line)
-        if fault:
-            self.refuse(400, fault)
-            return False
-        return bool(super().headerReceived(line))
-
-    def _maybeChooseTransferDecoder(self, header: bytes, data: bytes) -> bool:  # noqa: N802
-        fault = ""
-        if header == b"Content-Length":
-            fault = content_length_fault(data)
-        elif header == b"Transfer-Encoding":
-            fault = transfer_encoding_fault(data)
-        if fault:
-            self.refuse(400, fault)
-            return False
-        return bool(super()._maybeChooseTransferDecoder(header, data))
 
     def allHeadersReceived(self) -> None:  # noqa: N802
         """The head is complete: check it as a whole, then let the request choose where its body goes."""
@@ -262,13 +198,6 @@ class HardenedChannel(HTTPChannel):
         if request.expects_continue and self._phase is Phase.BODY:
             self._send100Continue()
 
-    def checkPersistence(self, request: Any, version: bytes) -> bool:  # noqa: N802
-        """Whether the connection may carry another request after this one."""
-        if version != b"HTTP/1.1" or self.site.draining or wants_close(request.requestHeaders):
-            request.responseHeaders.setRawHeaders(b"Connection", [b"close"])
-            return False
-        return True
-
     def allContentReceived(self) -> None:  # noqa: N802
         """The body is complete."""
         if self._phase in (Phase.BODY, Phase.BUSY):
@@ -281,9 +210,6 @@ class HardenedChannel(HTTPChannel):
         return bool(self._handlingRequest)
 
     # Refusing
-
-    def _respondToBadRequestAndDisconnect(self) -> None:  # noqa: N802
-        self.refuse(400, "the request cannot be parsed")
 
     def refuse(self, status: int, detail: str) -> None:
         """The client broke the protocol: say so and close."""
@@ -363,18 +289,3 @@ class HardenedChannel(HTTPChannel):
         if nothing_asked or self._phase in (Phase.IDLE, Phase.LINGER):
             self.loseConnection()
         self.persistent = False
-
-    # Bytes out
-
-    def pauseProducing(self) -> None:  # noqa: N802
-        """The client does not take its answer fast enough."""
-        self._write_deadline = self._now() + self.site.limits.write_seconds
-        self.deadline = min(self._phase_deadline, self._write_deadline)
-        super().pauseProducing()
-
-    def resumeProducing(self) -> None:  # noqa: N802
-        """The client has taken what there was."""
-        self._write_deadline = NEVER
-        self.deadline = self._phase_deadline
-        super().resumeProducing()
-        self._wait_a_turn()

@@ -6,7 +6,6 @@ Reactor thread.
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
-from urllib.parse import parse_qs
 
 from twisted.python.failure import Failure
 from twisted.web import server
@@ -14,6 +13,7 @@ from twisted.web.http import datetimeToString
 
 from rowserve.handlers.problem import Problem
 from rowserve.server.bodies import BodySink, Discarded
+from rowserve.server.target import parse_query, without_authority
 from rowserve.server.write_out import PIECE, WriteOut
 
 if TYPE_CHECKING:
@@ -288,21 +288,3 @@ class ApiRequest(server.Request):
     def getRequestHostname(self) -> bytes:  # noqa: N802
         """Routes never depend on what a client calls this host."""
         return b"localhost"
-
-
-def without_authority(uri: bytes) -> bytes:
-    """The path and query of a request target, which may be in absolute form."""
-    for scheme in (b"http://", b"https://"):
-        if uri[: len(scheme)].lower() == scheme:
-            return b"/" + uri[len(scheme) :].partition(b"/")[2]
-    return uri
-
-
-def parse_query(query: bytes, most: int) -> dict[str, list[str]]:
-    """The fields of a query. Raises Problem 400."""
-    if not query:
-        return {}
-    try:
-        return parse_qs(query.decode("ascii"), keep_blank_values=True, max_num_fields=most, errors="strict")
-    except ValueError as error:
-        raise Problem(400, f"the query cannot be parsed: {error}", reason="malformed") from None

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar, cast
-from urllib.parse import unquote_to_bytes
 
 from klein import Klein
 from twisted.internet.defer import Deferred
@@ -28,6 +27,7 @@ from rowserve.server.metrics import CONTENT_TYPE, Metrics
 from rowserve.server.openapi import document
 from rowserve.server.request import SMALL_BODY, ApiRequest
 from rowserve.server.streaming import RowStream
+from rowserve.server.target import decoded_path, version_number
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -110,7 +110,7 @@ class Api:
             told = f"there is nothing at {path[:200]}; /openapi.json describes what there is"
             raise self._unknown(request, Problem(404, told)) from None
         request.route = rule.rule.replace("<", "{").replace(">", "}")
-        return cast("Opened", self._bound.execute_endpoint(rule.endpoint, cast(Any, request), **arguments))
+        return cast("Opened", self._bound.execute_endpoint(rule.endpoint, cast("Any", request), **arguments))
 
     def _unknown(self, request: ApiRequest, problem: Problem) -> Problem:
         if request.problem_form is not tensorflow_fault:
@@ -257,14 +257,6 @@ class Api:
             respond(answer)
 
 
-def decoded_path(path: bytes) -> str:
-    """The path, percent-decoded. Raises Problem 400."""
-    try:
-        return unquote_to_bytes(path).decode("utf-8")
-    except UnicodeDecodeError:
-        raise Problem(400, "the path is not UTF-8", reason="malformed") from None
-
-
 def servable(request: ApiRequest) -> tensorflow_serving_models.Route:
     """What a request under /v1/ is about. Raises Problem 400."""
     method = "GET" if request.method == b"HEAD" else request.method.decode("ascii")
@@ -276,10 +268,3 @@ def version_state(state: ModelState) -> VersionState:
     if state.state == "broken":
         return VersionState(state.version, "END", "UNKNOWN", state.fault)
     return VersionState(state.version, "AVAILABLE" if state.state == "ready" else "LOADING")
-
-
-def version_number(version: str) -> int:
-    """A version of a path. Raises Problem 404."""
-    if not (version.isascii() and version.isdigit() and len(version) < 19 and int(version)):
-        raise Problem(404, f"versions are positive whole numbers, not {version[:40]!r}")
-    return int(version)

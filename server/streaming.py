@@ -16,29 +16,26 @@ from twisted.internet.interfaces import IPushProducer
 from zope.interface import implementer
 
 from rowserve.handlers import ndjson
-from rowserve.handlers.http_headers import request_options
-from rowserve.handlers.items import Answer, Priority
 from rowserve.handlers.lines import Line, LineSplitter
-from rowserve.handlers.native_rows import check_names, read_wants, single
 from rowserve.handlers.problem import Problem
 from rowserve.server.bodies import BodySink
+from rowserve.server.stream_wishes import read_wishes
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from twisted.python.failure import Failure
 
+    from rowserve.handlers.items import Answer
     from rowserve.server.models import ServedModel
     from rowserve.server.request import ApiRequest
     from rowserve.server.site import Api
 
-PROTOCOL = "rows"
 GROUP_LINES = 64
 GROUP_BYTES = 131072
 # Splitting costs about 2 us a line: of bytes with more lines than this, so many are split in a turn.
 MANY_LINES = 512
 SPLIT_BYTES = 1024
-PRIORITIES = {"": Priority.INTERACTIVE, "interactive": Priority.INTERACTIVE, "bulk": Priority.BULK}
 
 
 @dataclass(slots=True, eq=False)
@@ -59,18 +56,12 @@ class RowStream(BodySink):
     endless = True  # no limit for the body as a whole
 
     def __init__(self, api: Api, request: ApiRequest, model: ServedModel) -> None:
-        query = request.query
-        check_names(query, ndjson.QUERY)
         self._api = api
         self._request = request
         self._model = model
-        self._signature = model.face.signature(single(query, "signature"))
-        self._wants = read_wants(model.face, self._signature, single(query, "top"), single(query, "outputs"))
-        priority = choice(query, "priority", PRIORITIES)
-        # A bulk door reports success only after a real sync.
-        bulk = priority is Priority.BULK
-        self._sync = choice(query, "sync", {"": bulk, "0": False, "1": True})
-        self._options = request_options(request.headers, PROTOCOL, priority)
+        wishes = read_wishes(model.face, request.query, request.headers)
+        self._signature, self._wants, self._options = wishes.signature, wishes.wants, wishes.options
+        self._sync = wishes.sync
         self._reader = ndjson.LineReader(model.face, self._signature)
         self._splitter = LineSplitter(api.limits.line_bytes)
         self._unsplit = b""
@@ -292,12 +283,3 @@ class RowStream(BodySink):
     def stopProducing(self) -> None:  # noqa: N802
         """The connection has gone; `_gone` follows."""
         self._paused = True
-
-
-def choice(query: Any, name: str, values: dict[str, Any]) -> Any:
-    """The value that a query parameter stands for. Raises Problem 400."""
-    given = single(query, name)
-    if given not in values:
-        there = " or ".join(value for value in values if value)
-        raise Problem(400, f"{name}= takes {there}, not {given[:40]!r}")
-    return values[given]
