@@ -93,15 +93,16 @@ class Meta:
 def read_meta(path: Path) -> Meta | None:
     """The newer meta page of a data file; None of an empty file, which LMDB fills. Raises CacheRefused, OSError."""
     descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
-    with os.fdopen(descriptor, "rb") as file:
-        first = file.read(4096)
+    try:
+        first = os.pread(descriptor, 4096, 0)
         if not first:
             return None
         meta = parse_meta(first, path)
-        file.seek(meta.page)
-        other = parse_meta(file.read(4096), path)
+        other = parse_meta(os.pread(descriptor, 4096, meta.page), path)
         newer = max(meta, other, key=lambda each: each.transaction)
-        size = os.fstat(file.fileno()).st_size
+        size = os.fstat(descriptor).st_size
+    finally:
+        os.close(descriptor)
     if size < newer.file_bytes:
         raise CacheRefused(f"{path} is truncated: {size} bytes of {newer.file_bytes}")
     return newer

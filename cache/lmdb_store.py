@@ -22,7 +22,7 @@ from rowserve.cache.store import Space
 
 DATA = "data.mdb"
 LOCK = "lock.mdb"
-MAX_READERS = 1024
+MAX_READERS = 2048
 IDLE = "-"
 
 

@@ -52,8 +52,8 @@ def read(path: Path) -> bytes:
         if path.is_symlink():
             raise SecretRefused(f"{path} is a symbolic link, not the secret itself") from error
         raise
-    with os.fdopen(descriptor, "rb") as file:
-        status = os.fstat(file.fileno())
+    try:
+        status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode):
             raise SecretRefused(f"{path} is not a file")
         if status.st_uid != os.geteuid():
@@ -61,7 +61,9 @@ def read(path: Path) -> bytes:
         if status.st_mode & 0o077:
             mode = stat.S_IMODE(status.st_mode)
             raise SecretRefused(f"{path} is open to others (mode {mode:04o}); run: chmod 600 {path}")
-        secret = file.read(SECRET_BYTES + 1)
+        secret = os.read(descriptor, SECRET_BYTES + 1)
+    finally:
+        os.close(descriptor)
     if len(secret) != SECRET_BYTES:
         raise SecretRefused(f"{path} holds {status.st_size} bytes where a secret has {SECRET_BYTES}")
     return secret

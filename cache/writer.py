@@ -134,7 +134,7 @@ class Writer:
     def _wait(self) -> bool:
         limits = self.limits
         with self._changed:
-            if not self._busy():
+            if not self._busy() and not self._closing:
                 self._changed.wait(limits.tick)
             elif self._held:
                 self._changed.wait(limits.group_seconds)
