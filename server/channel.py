@@ -250,7 +250,8 @@ class HardenedChannel(TimedChannel):
         self._dataBuffer = []
         self._read_ahead = 0
         self.setLineMode()
-        self._enter(Phase.HEAD if rest else Phase.IDLE, self.site.limits.idle_seconds)
+        self._gate.release("body")
+        self._enter(Phase.IDLE, self.site.limits.idle_seconds)
         if rest:
             # One request a turn, however many have come ahead.
             self._enter(Phase.HEAD, self.site.limits.headers_seconds)

@@ -167,13 +167,13 @@ class ApiRequest(server.Request):
             self._again = self._sink.feed(piece)
         if self._sink is None:
             return
+        if self._sink.full and not self._ended:
+            self._hold()
+            return
+        self.channel.read_again()
         if self._ended:
             sink, self._sink = self._sink, None
             sink.complete()
-        elif self._sink.full:
-            self._hold()
-        else:
-            self.channel.read_again()
 
     def _hold(self) -> None:
         if not self._ended:

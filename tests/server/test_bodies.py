@@ -269,3 +269,28 @@ def test_a_client_that_goes_while_it_sends_leaves_nothing_behind():
     assert server.pipeline.seen == []
     assert not server.site.channels
     assert server.figures()['rowserve_request_seconds_count{code="499",route="/images/{model}"}'] == 1
+
+
+def test_after_a_body_that_took_several_turns_the_connection_is_read_again():
+    client = Server().connect()
+    for _ in range(2):
+        body = form(*[b"x" * 100] * 100)
+        client.protocol.dataReceived(head("POST", "/images/m?outputs=sum", len(body), **FORM) + body)
+        client.server.turns()
+        assert len(client.reply().json["rows"]) == 100
+        assert not client.wire.paused
+
+
+def test_after_a_body_that_turned_out_broken_turns_later_the_connection_is_read_again():
+    client = Server().connect()
+    packed = gzip.compress(form(b"x" * 8 * MIB))
+    broken = packed[:-8] + bytes(8)
+    client.protocol.dataReceived(
+        head("POST", "/images/m", len(broken), Content_Encoding="gzip", **FORM) + broken + head("GET", "/livez")
+    )
+    client.server.turns()
+    reply = client.reply()
+    assert reply.status == 400
+    assert "gzip" in reply.json["detail"]
+    assert parse(reply.rest).status == 200
+    assert not client.wire.paused

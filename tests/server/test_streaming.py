@@ -323,3 +323,21 @@ def test_lines_that_inflate_a_thousandfold_wait_deflated():
     tracemalloc.stop()
     assert peak < 2 * MIB
     assert client.wire.paused
+
+
+@pytest.mark.parametrize("coding", ["gzip", "identity"])
+def test_the_connection_is_read_again_when_the_end_came_while_nothing_was_taken(coding):
+    server = Server(Limits(stream_rows=10))
+    server.pipeline.holding = True
+    body = lines(*range(3000))
+    packed = gzip.compress(body) if coding == "gzip" else body
+    client = server.connect()
+    client.protocol.dataReceived(head("POST", "/rows/m", len(packed), Content_Encoding=coding) + packed)
+    server.turns()
+    assert client.wire.paused or coding == "gzip"
+    while server.pipeline.asked:
+        server.pipeline.step_all()
+        server.turns()
+    assert len(client.reply().lines) == 3000
+    assert not client.wire.paused
+    assert client.request("GET", "/livez").status == 200
