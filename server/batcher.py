@@ -240,6 +240,7 @@ class Batcher:
         self._thread.run(
             partial(run_batch, rows[0].data.signature, [row.data for row in rows]), partial(self._finished, batch)
         )
+        self._fill()  # so that the next batch is there when this one has run
 
     def _finished(self, batch: Batch, result: BatchResult | BaseException) -> None:
         batch.ran = self._clock.seconds() - batch.started

@@ -142,6 +142,21 @@ def test_when_all_leave_while_the_row_is_queued_the_graph_never_sees_it():
     assert bench.session.seen == [[0.0] * 4]
 
 
+def test_who_leaves_while_being_fed_brings_no_more_rows():
+    bench = Bench(queue_rows=4, max_rows=2)
+    asking = bench.bulk(*map(float, range(10)))
+    bench.batcher.leave(asking, asking.asks)
+    bench.graph.step_all()
+    assert bench.session.seen == [[0.0] * 4, [1.0] * 4]
+    assert len(asking.left) == 6
+
+
+def test_the_queue_is_full_again_before_the_graph_is_free():
+    bench = Bench(queue_rows=8, max_rows=2)
+    bench.bulk(*map(float, range(20)))
+    assert (len(bench.graph.inbox), bench.batcher.rows) == (1, 4)
+
+
 def test_a_row_that_all_leave_while_it_runs_is_kept_all_the_same():
     bench = Bench()
     asking = bench.ask(7)

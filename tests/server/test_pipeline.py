@@ -74,6 +74,22 @@ def test_a_request_of_hits_is_answered_at_once_without_a_deferred(bench):
     assert asked.at_once
     assert asked.doubles == [4.0, 2.0]
     assert not bench.graph.inbox
+    assert bench.counts == {"asked": 4, "computed": 2, "hit": 2}
+
+
+def test_batches_are_measured(bench):
+    bench.ask(number_rows(0))
+    bench.ask(number_rows(1, 2))
+    bench.clock.advance(0.25)
+    bench.run()
+    told = bench.metrics.exposition().decode()
+    for line in (
+        "rowserve_batch_rows_count 2.0",
+        "rowserve_batch_rows_sum 3.0",
+        "rowserve_graph_seconds_sum 0.25",
+        "rowserve_queue_seconds_sum 0.25",
+    ):
+        assert line in told
 
 
 def test_200_clients_with_one_new_row_cost_one_computation(bench):
@@ -470,13 +486,18 @@ def test_a_bulk_answer_waits_until_its_rows_are_taken():
     cache = Full()
     bench = PipelineBench(cache=cache)
     asked = bench.answer(number_rows(1, 2), priority=Priority.BULK)
+    another = bench.answer(number_rows(3), priority=Priority.BULK)
     assert asked.answer is None
     assert cache.kept == []
+    assert len(cache.calls) == 1
     cache.room = True
-    for call in cache.calls:
-        call()
+    cache.calls.pop()()
     assert asked.outcomes == ["computed", "computed"]
-    assert sum(cache.kept) == 2
+    assert another.outcomes == ["computed"]
+    assert sum(cache.kept) == 3
+    cache.room = False
+    bench.answer(number_rows(4), priority=Priority.BULK)
+    assert len(cache.calls) == 1
 
 
 def test_a_bulk_client_that_goes_while_its_rows_wait_harms_nothing():
