@@ -18,9 +18,9 @@ LEAST_SIZE = 4 * 2**20
 """The smallest cap, in bytes."""
 
 MAP_OVER_CAP = 1.25
-RESERVED_UPDATES = 10
+RESERVED_UPDATES = 16
 LEAST_PAGES = 16
-MOST_PAGES = 4096
+MOST_PAGES = 2048
 
 
 @dataclass(frozen=True, slots=True)
