@@ -19,11 +19,12 @@ if TYPE_CHECKING:
     from rowserve.server.pipeline import RowPipeline
 
 LARGE = 4 << 20  # bytes; hashing more than this takes the reactor a millisecond, so the pool does it
+UNNAMED = b""  # in place of a key: the upload is not hashed yet
 
 
 @dataclass(slots=True)
 class Upload:
-    """A picture at its place in the request. `key` is the row it was known by, `alias` its own key, where worked out."""
+    """A picture at its place in the request. `key`: the row it was known by, None, or UNNAMED. `alias`: its own key."""
 
     position: int
     picture: Picture
@@ -72,7 +73,7 @@ class Decoding:
         while self._waiting and len(self._begun) < self._ahead:
             upload = self._waiting.popleft()
             self._begun.add(upload.position)
-            if upload.key is None and len(upload.picture.upload) > LARGE:
+            if upload.key == UNNAMED:
                 naming = self._pipeline.defer_to_pool(partial(self._name, upload.picture))
                 naming.addCallback(self._named, upload)
                 naming.addErrback(self._failed, upload)

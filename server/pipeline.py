@@ -20,7 +20,7 @@ from rowserve.graphs.signature import Signature
 from rowserve.handlers.items import Answer, Item, Options, Outcome, Picture, Priority, Timing
 from rowserve.handlers.problem import Problem
 from rowserve.server.batcher import Batch
-from rowserve.server.decoding import LARGE
+from rowserve.server.decoding import LARGE, UNNAMED
 from rowserve.server.metrics import Metrics
 from rowserve.server.models import ServedModel, ServedSignature
 from rowserve.server.pending_answer import PendingAnswer
@@ -75,19 +75,24 @@ class RowPipeline:
         max_age = served.max_age
         if policy.max_age is not None:
             max_age = policy.max_age if max_age is None else min(max_age, policy.max_age)
-        if None not in keys:
+        if all(keys):
             return self.cache.lookup(keys, max_age)  # type: ignore[arg-type]
-        known = iter(self.cache.lookup([key for key in keys if key is not None], max_age))
-        return [None if key is None else next(known) for key in keys]
+        known = iter(self.cache.lookup([key for key in keys if key], max_age))
+        return [next(known) if key else None for key in keys]
 
     def _keys(self, served: ServedSignature, items: Sequence[Item]) -> list[bytes | None]:
-        """A key for each row; None for one that has none yet (a picture unknown or large) or never will (a fault)."""
+        """A key for each row; None for one that has none yet (a picture unknown) or never will (a fault).
+
+        UNNAMED stands for a picture whose upload is not hashed here: all together would take the reactor too long.
+        """
         keys: list[bytes | None] = []
+        hashed = 0
         for item in items:
             if type(item) is Rows:
                 keys += served.generation(item.static).row_keys(served.inputs.pack(item.arrays, item.count))
-            elif type(item) is Picture and len(item.upload) <= LARGE:
-                keys += self.cache.lookup_aliases([self.alias(served, item)])
+            elif type(item) is Picture:
+                hashed += len(item.upload)
+                keys += [UNNAMED] if hashed > LARGE else self.cache.lookup_aliases([self.alias(served, item)])
             else:
                 keys.append(None)
         return keys

@@ -240,6 +240,17 @@ def test_a_large_upload_is_hashed_on_the_pool_and_still_decoded_once(bench):
     assert decoder.decodes == 1
 
 
+def test_many_uploads_are_hashed_on_the_reactor_only_up_to_a_bound(bench):
+    decoder = NumberPicture()
+    uploads = [Picture(b"%d" % n + b" " * (LARGE // 2), decoder) for n in range(5)]
+    bench.answer(*uploads)
+    again = bench.ask(*uploads)
+    assert len(bench.pool.calls) == 4
+    bench.pool.step_all()
+    assert again.outcomes == ["hit"] * 5
+    assert decoder.decodes == 5
+
+
 def test_an_upload_that_does_not_decode_fails_alone(bench):
     asked = bench.answer(Picture(b"x", NumberPicture()), Picture(b"1", NumberPicture()))
     assert asked.outcomes == ["failed", "computed"]
