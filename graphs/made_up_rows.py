@@ -11,6 +11,7 @@ import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import product
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,8 @@ REALS = ("unit", "normal", "pixels")
 WHOLES = ("small", "binary", "zero")
 TEXTS = ("words", "numbers", "picture", "empty")
 FREE = (7, 32, 128, 224, 1)
+# Elements of one row, where its shape is free: more would take longer to make than to run.
+MOST_NUMBERS, MOST_TEXTS = 1 << 20, 1 << 10
 WORDS = (b"a", b"cat sat", b"the quick brown fox", b"", b"3.5", b"zebra crossing ahead", b"Caf\xc3\xa9 au lait", b"x y")
 
 
@@ -48,8 +51,17 @@ def kinds(signature: Signature) -> Iterator[Kind]:
     reals = REALS if any(_is_real(dtype) for dtype in types) else REALS[:1]
     wholes = WHOLES if any(_is_whole(dtype) for dtype in types) else WHOLES[:1]
     texts = TEXTS if STRING in types else TEXTS[:1]
-    for size, text, whole, real in product(FREE if free else FREE[:1], texts, wholes, reals):
+    sizes = [size for size in FREE if free and _affordable(signature, size)] or [min(FREE) if free else FREE[0]]
+    for size, text, whole, real in product(sizes, texts, wholes, reals):
         yield Kind(real, whole, text, size)
+
+
+def _affordable(signature: Signature, size: int) -> bool:
+    """Whether a row with free dimensions of that size is still small."""
+    return all(
+        prod(_shape(spec, Kind(free=size))) <= (MOST_TEXTS if spec.dtype == STRING else MOST_NUMBERS)
+        for spec in signature.inputs
+    )
 
 
 def make_up(signature: Signature, kind: Kind, count: int, seed: int = 0) -> Rows:

@@ -78,7 +78,7 @@ class _FixedCall:
         self._feeds = [spec.name for spec in signature.inputs]
         self._outputs = [(spec.name, spec.numpy_dtype) for spec in signature.outputs]
         fed = [inputs[name] for name in self._feeds]
-        fetched = [_apart_from(fed, session.graph, outputs[name]) for name, _ in self._outputs]
+        fetched = [outputs[name] for name, _ in self._outputs]
         distinct = list(dict.fromkeys(fetched))
         self._where = [distinct.index(name) for name in fetched]
         options = config_pb2.CallableOptions(feed=fed, fetch=distinct)
@@ -92,15 +92,6 @@ class _FixedCall:
         except Exception as error:  # noqa: BLE001  (TensorFlow raises its own and Python's alike; all become ours)
             raise graph_error(error) from None
         return {name: as_array(values[at], dtype) for (name, dtype), at in zip(self._outputs, self._where, strict=True)}
-
-
-def _apart_from(fed: Sequence[str], graph: Any, fetch: str) -> str:
-    """The tensor to fetch: a copy where it is also fed, which a callable refuses."""
-    if fetch not in fed:
-        return fetch
-    tf = tensorflow()
-    with graph.as_default():
-        return str(tf.identity(graph.get_tensor_by_name(fetch)).name)
 
 
 class FunctionGraph:

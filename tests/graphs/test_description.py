@@ -3,6 +3,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -92,7 +93,8 @@ def test_in_exact_mode_it_hangs_on_what_makes_the_last_bits(monkeypatch: pytest.
 
 def test_exact_execution_names_sizes_threads_and_freezing():
     def of(**changed):
-        facts = {"exact": True, "op_threads": 2, "loader": "v1", "frozen": True, "sizes": {"s": (1, 2)}} | changed
+        facts: dict[str, Any] = {"exact": True, "op_threads": 2, "loader": "v1", "frozen": True}
+        facts |= {"sizes": {"s": (1, 2)}} | changed
         return execution.execution(**facts)
 
     base = of()

@@ -4,7 +4,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from rowserve.graphs.errors import CannotLoad
@@ -74,6 +74,10 @@ def test_links_count_as_what_they_point_to(tmp_path: Path):
     one=st.dictionaries(NAMES, st.binary(max_size=3), max_size=3),
     other=st.dictionaries(NAMES, st.binary(max_size=3), max_size=3),
 )
+@example({"assets/a": b"x"}, {"assets/b": b"x"})
+@example({"assets/a": b"x", "assets/b": b"y"}, {"assets/a": b"y", "assets/b": b"x"})
+@example({"assets/a": b"b"}, {"assets/ab": b""})
+@example({"assets/a": b"", "assets/b": b""}, {"assets/a": b""})
 def test_no_two_contents_share_one(tmp_path_factory: pytest.TempPathFactory, one: Files, other: Files):
     # A name that is another's folder cannot be written; such a pair says nothing.
     home = tmp_path_factory.mktemp("pair")

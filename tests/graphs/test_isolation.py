@@ -7,7 +7,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from rowserve.graphs.errors import GraphFailed, RowBroken
+from rowserve.graphs.errors import GraphError, GraphFailed, RowBroken
 from rowserve.graphs.isolation import answer_batch, extra_runs
 from rowserve.graphs.rows import RowLayout, Rows
 from rowserve.graphs.signature import Signature, TensorSpec
@@ -95,6 +95,7 @@ def test_an_alone_request_is_one_run_and_one_answer():
     result = answer_batch(session, ALONE, rows(5))
     assert result.calls == len(session.runs) == 1
     (packed,) = result.packed
+    assert not isinstance(packed, GraphError)
     assert RowLayout(ALONE.outputs).unpack(packed)["y"].tolist() == [0, 2, 4, 6, 8]
 
 

@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 
-from rowserve.graphs.errors import GraphFailed, RowBroken
-from rowserve.graphs.isolation import answer_batch
+from rowserve.graphs.errors import GraphError, GraphFailed, RowBroken
+from rowserve.graphs.isolation import BatchResult, answer_batch
 from rowserve.graphs.loading import LoadSettings, load
 from rowserve.graphs.made_up_rows import kinds
 from rowserve.graphs.rows import RowLayout, Rows
@@ -29,6 +31,13 @@ REFUSED = {
     *("read_file", "read_file_plainly", "read_file_deep", "write_file", "write_file_at_start", "write_file_in_loader"),
     *("python_function", "restore_elsewhere", "table_elsewhere", "asset_outside"),
 }
+
+
+def unpacked(signature: Signature, result: BatchResult, at: int = 0) -> dict[str, Any]:
+    """One answer of a batch, which must not be an error."""
+    packed = result.packed[at]
+    assert not isinstance(packed, GraphError), packed
+    return RowLayout(signature.outputs).unpack(packed)
 
 
 @pytest.mark.parametrize(("name", "why"), (CHANGING | MISFITS).items())
@@ -57,7 +66,7 @@ def test_alone_requests_are_answered_whole_and_right(model):
     x = numbers(5, 4)
     result = answer_batch(session, signature, Rows({"x": x}, 5))
     assert (len(result.packed), result.calls) == (1, 1)
-    found = RowLayout(signature.outputs).unpack(result.packed[0])
+    found = unpacked(signature, result)
     assert np.allclose(found["mean"], x.mean(axis=0), rtol=1e-5)
     assert np.array_equal(found["y"], x * 2)
     session.close()
@@ -67,9 +76,9 @@ def test_a_signature_without_rows_is_answered(model):
     session = load(model("no_row_input"), LoadSettings())
     signature = session.description.signatures[NAME]
     assert signature.row_inputs == ()
-    static = {"start": np.int32(3), "stop": np.int32(6)}
+    static = {"start": np.array(3, np.int32), "stop": np.array(6, np.int32)}
     result = answer_batch(session, signature, Rows({}, 1, static))
-    assert RowLayout(signature.outputs).unpack(result.packed[0])["numbers"].tolist() == [3, 4, 5]
+    assert unpacked(signature, result)["numbers"].tolist() == [3, 4, 5]
     session.close()
 
 
@@ -149,6 +158,11 @@ def test_a_graph_that_takes_no_lone_row_keeps_requests_apart():
 def test_a_difference_that_only_one_kind_of_rows_shows_is_found():
     """Values from 0 to 1 saturate it; normal ones do not."""
     assert verdict(lambda x: np.minimum(x, 0) + np.minimum(x, 0).mean()).changing
+
+
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_an_output_that_always_has_so_many_rows_follows_nothing(count: int):
+    assert "leading dimension" in verdict(lambda x: np.repeat(x[:1], count, axis=0)).misfit
 
 
 @pytest.mark.parametrize("batch", [1, 2, 8])

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -23,7 +25,7 @@ class Graph:
 
     loader, frozen = "v1", True
 
-    def __init__(self, answer=None) -> None:
+    def __init__(self, answer: Any = None) -> None:
         self.sizes: list[int] = []
         self.answer = answer
         self.closed = False
@@ -47,7 +49,7 @@ def rows(count: int) -> Rows:
     words = np.empty(count, object)
     words[:] = [b"w%d" % index for index in range(count)]
     x = np.arange(count * 2, dtype=np.float32).reshape(count, 2)
-    return Rows({"x": x, "word": words}, count, {"scale": np.float32(3)})
+    return Rows({"x": x, "word": words}, count, {"scale": np.array(3, np.float32)})
 
 
 def check(found, count: int) -> None:
@@ -116,7 +118,8 @@ def test_an_answer_of_another_shape_than_declared_is_an_error(wrong):
 
 def test_answers_that_do_not_fit_together_are_an_error():
     free = TensorSpec("y", "float32", (None,))
-    graph = Graph(lambda arrays: {"y": np.zeros((2, len(graph.sizes)), np.float32)})
+    graph = Graph()
+    graph.answer = lambda arrays: {"y": np.zeros((2, len(graph.sizes)), np.float32)}
     with pytest.raises(GraphFailed, match="changed between two runs"):
         session(graph, (2,), (free,)).run("s", rows(4))
 
