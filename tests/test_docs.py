@@ -1,7 +1,7 @@
 """The documentation says what the program does: names are complete, links lead somewhere, commands run as printed.
 
-In a ```console block each line behind `$ ` is run, in order, in a folder of its own, with one server for all pages; what
-stands below it must be what it prints, but for white space, the digits of decimals, and whatever `...` stands for.
+Each line behind `$ ` in a ```console block is run, in order, in a folder of its own, with one server for all pages.
+What stands below it must be what it prints, but for white space, the digits of decimals, and whatever `...` stands for.
 ```sh blocks are not run, but their options must exist. ```toml card and ```toml settings are read as what they say.
 """
 
