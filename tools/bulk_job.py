@@ -165,7 +165,7 @@ class BulkJob:
             self._break_off(Ending.BROKEN, f"the answers cannot be written: {error}")
 
     def _break_off(self, ending: Ending, why: str) -> None:
-        if self._finishing or self._ending not in (None, Ending.COMPLETE):
+        if self._ending not in (None, Ending.COMPLETE):
             return
         self._ending, self.why = ending, why
         self._window.close()

@@ -40,7 +40,7 @@ def infer(**flags: Any) -> None:
 
     Finished rows are kept, so a run that was stopped and is started again only computes the rest.
 
-    Exit: 0 all rows were answered, 1 some failed, 2 nothing could start.
+    Exit: 0 all rows were answered, 1 some failed, 2 nothing could start, or go on.
     """
     from rowserve.tools.bulk_run import infer_stdin
 

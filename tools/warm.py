@@ -26,7 +26,7 @@ def warm(**flags: Any) -> None:
     rowserve warm efficientnet_lite0 'photos/**/*.jpg' --models models
     rowserve warm ranker yesterday.jsonl features.npy --server http://127.0.0.1:8080
 
-    Exit: 0 all rows are in the cache, on disk; 1 some are not; 2 nothing could start.
+    Exit: 0 all rows are in the cache, on disk; 1 some are not; 2 nothing could start, or go on.
     """
     from rowserve.tools.bulk_run import warm_sources
 
