@@ -1,0 +1,168 @@
+from __future__ import annotations
+
+import os
+import struct
+import subprocess
+import sys
+from pathlib import Path
+
+import lmdb
+import pytest
+
+from rowserve.cache import integrity, walk
+from rowserve.cache.errors import CacheRefused
+from rowserve.cache.integrity import Claim
+from tests.cache.stepping import key
+
+
+@pytest.fixture
+def rows(tmp_path):
+    rows = tmp_path / "rows"
+    rows.mkdir()
+    env = lmdb.open(str(rows), map_size=2**20 * 5)
+    for start in range(0, 200, 20):
+        with env.begin(write=True) as txn:
+            for number in range(start, start + 20):
+                txn.put(key(number), bytes(3000))
+    info = env.info()
+    env.close()
+    return rows, info
+
+
+def test_the_meta_page_says_what_lmdb_says(rows):
+    folder, info = rows
+    meta = integrity.read_meta(folder / "data.mdb")
+    assert meta == integrity.Meta(4096, info["map_size"], info["last_pgno"], info["last_txnid"])
+    assert meta.file_bytes == (folder / "data.mdb").stat().st_size
+
+
+def test_one_byte_short_is_truncated(rows):
+    path = rows[0] / "data.mdb"
+    os.truncate(path, path.stat().st_size - 1)
+    with pytest.raises(CacheRefused, match="truncated"):
+        integrity.read_meta(path)
+
+
+@pytest.mark.parametrize(
+    ("at", "form", "value", "why"),
+    [
+        (16, "<I", 0, "not a cache file"),
+        (20, "<I", 3, "not a cache file"),
+        (10, "<H", 0, "not a cache file"),
+        (40, "<I", 0, "damaged first page"),
+        (40, "<I", 4095, "damaged first page"),
+        (40, "<I", 131072, "damaged first page"),
+        (32, "<Q", 4096, "damaged first page"),
+        (integrity.LAST_PAGE_AT, "<Q", 2**40, "damaged first page"),
+    ],
+)
+def test_a_damaged_meta_page(rows, at, form, value, why):
+    path = rows[0] / "data.mdb"
+    with path.open("r+b") as file:
+        file.seek(at)
+        file.write(struct.pack(form, value))
+    with pytest.raises(CacheRefused, match=why):
+        integrity.read_meta(path)
+
+
+def walked(rows: Path) -> str:
+    with pytest.raises(CacheRefused) as caught:
+        integrity.walk_in_child(rows)
+    return str(caught.value)
+
+
+def test_a_good_file_is_walked_to_its_end(rows):
+    assert walk.fault(str(rows[0])) == ""
+    integrity.walk_in_child(rows[0])
+
+
+def test_keys_out_of_order_are_found(rows):
+    path = rows[0] / "data.mdb"
+    content = path.read_bytes()
+    low, high = sorted([key(0), key(1)])
+    assert content.count(low)
+    path.write_bytes(content.replace(low, high))
+    assert walk.fault(str(rows[0])) == "keys out of order"
+    assert "keys out of order" in walked(rows[0])
+
+
+def test_a_wrong_count_is_found(rows):
+    path = rows[0] / "data.mdb"
+    content = bytearray(path.read_bytes())
+    newer = integrity.read_meta(path).transaction & 1
+    entries = newer * 4096 + 16 + 24 + 48 + 32
+    assert struct.unpack_from("<Q", content, entries) == (200,)
+    struct.pack_into("<Q", content, entries, 201)
+    path.write_bytes(content)
+    assert walk.fault(str(rows[0])) == "200 keys where 201 belong"
+
+
+def test_what_lmdb_refuses_is_found(rows):
+    (rows[0] / "data.mdb").write_bytes(bytes(9000))
+    assert walk.fault(str(rows[0]))
+
+
+@pytest.mark.parametrize(
+    ("program", "why"),
+    [
+        ("import os, signal; os.kill(os.getpid(), signal.SIGBUS)", "ends with signal 7"),
+        ("raise SystemExit('torn page')", "torn page"),
+        ("raise SystemExit(3)", "no reason given"),
+        ("while True: pass", "could not be read within 1 s"),
+    ],
+)
+def test_a_walk_that_ends_badly(rows, tmp_path, monkeypatch, program, why):
+    script = tmp_path / "program.py"
+    script.write_text(program)
+    monkeypatch.setattr(walk, "__file__", str(script))
+    with pytest.raises(CacheRefused, match=why):
+        integrity.walk_in_child(rows[0], 1.0 if "while" in program else 60.0)
+
+
+def test_the_walk_is_a_program(rows, monkeypatch):
+    good = subprocess.run([sys.executable, walk.__file__, rows[0]], check=False)
+    assert good.returncode == 0
+    monkeypatch.setattr(sys, "argv", ["walk", str(rows[0])])
+    walk.main()
+    monkeypatch.setattr(sys, "argv", ["walk", str(rows[0] / "nowhere")])
+    with pytest.raises(SystemExit):
+        walk.main()
+
+
+def test_clean_means_untouched(rows):
+    folder = rows[0]
+    assert not integrity.is_clean(folder)
+    integrity.write_clean(folder)
+    assert integrity.is_clean(folder)
+    with (folder / "data.mdb").open("r+b") as file:
+        file.write(file.read(1))
+    os.utime(folder / "data.mdb", ns=(1, 1))
+    assert not integrity.is_clean(folder)
+    (folder / "clean").write_text("{junk")
+    assert not integrity.is_clean(folder)
+    integrity.drop_clean(folder)
+    integrity.drop_clean(folder)
+    assert not (folder / "clean").exists()
+
+
+def test_a_claim_is_alone_or_shared(tmp_path):
+    first, second = Claim(tmp_path), Claim(tmp_path)
+    first.take()
+    assert first.alone
+    with pytest.raises(CacheRefused, match="being checked"):
+        second.take(wait=lambda seconds: None, patience=2)
+    assert first.share()
+    second.take()
+    assert not second.alone
+    assert not second.take_alone()
+    first.release()
+    assert second.take_alone()
+    second.release()
+
+
+def test_it_waits_for_who_is_alone(tmp_path):
+    first, second = Claim(tmp_path), Claim(tmp_path)
+    first.take()
+    second.take(wait=lambda seconds: first.release())
+    assert second.alone
+    second.release()
