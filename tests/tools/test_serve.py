@@ -1,0 +1,107 @@
+"""`serve` as a process: what it says, and how it refuses. No TensorFlow but where a broken model asks for it."""
+
+from __future__ import annotations
+
+import json
+import socket
+from pathlib import Path
+from urllib.request import urlopen
+
+import pytest
+
+from rowserve.graphs.signature import Signature, TensorSpec
+from rowserve.tools.serving import example_row, host_and_port
+from tests.tools.processes import REAL, arithmetic_model, one_line, rowserve, server
+
+
+@pytest.fixture
+def cache(tmp_path: Path) -> list[str]:
+    return ["--cache", str(tmp_path / "cache")]
+
+
+def test_it_serves_all_models_and_leaves_cleanly(tmp_path: Path, cache: list[str]) -> None:
+    arithmetic_model(tmp_path / "models" / "one")
+    two = arithmetic_model(tmp_path / "elsewhere")
+    with server("--models", str(tmp_path / "models"), "--model", f"two={two}", *cache) as url:
+        ready = json.loads(urlopen(f"{url}/readyz").read())
+    assert [(model["name"], model["state"]) for model in ready["models"]] == [("one", "ready"), ("two", "ready")]
+
+
+def test_a_taken_port_is_told_in_one_line(tmp_path: Path, cache: list[str]) -> None:
+    model = arithmetic_model(tmp_path / "model")
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        address = "127.0.0.1:%d" % taken.getsockname()[1]
+        done = rowserve("serve", "--model", f"m={model}", "--listen", address, *cache)
+    assert done.returncode == 2
+    assert address in one_line(done.stderr)
+    assert "--listen" in one_line(done.stderr)
+
+
+@pytest.mark.parametrize("command", ["serve", "infer"])
+@pytest.mark.parametrize("fault", ["missing", "empty", "no model", "bad card"])
+def test_a_folder_that_is_no_model_is_told_in_one_line(
+    tmp_path: Path, cache: list[str], command: str, fault: str
+) -> None:
+    model = tmp_path / "model"
+    if fault != "missing":
+        model.mkdir()
+    if fault == "no model":
+        (model / "notes.txt").write_text("nothing")
+    if fault == "bad card":
+        arithmetic_model(tmp_path / "model2").rename(model / "x")
+        (model / "x" / "rowserve.toml").write_text("[batch]\nmax_row = 3\n")
+        model = model / "x"
+    arguments = ["--model", f"m={model}"] if command == "serve" else [str(model)]
+    done = rowserve(command, *arguments, *cache, lines=b"[1]\n", program=REAL)
+    assert (done.returncode, done.stdout) == (2, b"")
+    assert str(model) in one_line(done.stderr)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("command", ["serve", "infer"])
+def test_a_corrupt_model_is_told_in_one_line(tmp_path: Path, cache: list[str], command: str) -> None:
+    model = arithmetic_model(tmp_path / "model")  # whose graph file is no protobuf
+    arguments = ["--model", f"m={model}", "--listen", "127.0.0.1:0"] if command == "serve" else [str(model)]
+    done = rowserve(command, *arguments, *cache, lines=b"[1]\n", program=REAL)
+    assert (done.returncode, done.stdout) == (2, b"")
+    lines = done.stderr.decode().splitlines()
+    assert str(model) in lines[0]
+    assert "Traceback" not in done.stderr.decode()
+    assert len(lines) == (2 if command == "serve" else 1), lines
+
+
+def test_one_broken_model_does_not_keep_the_others_from_serving(tmp_path: Path, cache: list[str]) -> None:
+    good = arithmetic_model(tmp_path / "good")
+    bad = tmp_path / "bad" / "1"
+    bad.mkdir(parents=True)
+    with server("--model", f"good={good}", "--model", f"bad={bad.parent}", *cache) as url:
+        states = {model["name"]: model["state"] for model in json.loads(urlopen(f"{url}/readyz").read())["models"]}
+    assert states == {"good": "ready", "bad": "broken"}
+
+
+@pytest.mark.parametrize(
+    ("listen", "address"),
+    [
+        ("127.0.0.1:8080", ("127.0.0.1", 8080)),
+        ("[::1]:80", ("::1", 80)),
+        ("localhost:0", ("127.0.0.1", 0)),
+        (":8080", ("0.0.0.0", 8080)),
+    ],
+)
+def test_an_address_is_host_and_port(listen: str, address: tuple[str, int]) -> None:
+    assert host_and_port(listen) == address
+
+
+@pytest.mark.parametrize("listen", ["8080", "127.0.0.1", "127.0.0.1:", "127.0.0.1:99999", "host:http"])
+def test_anything_else_is_refused(listen: str) -> None:
+    with pytest.raises(ValueError, match="HOST:PORT"):
+        host_and_port(listen)
+
+
+def test_the_example_row_is_one_that_the_model_takes() -> None:
+    pair = (TensorSpec("a", "float32", (2, 2)), TensorSpec("b", "string", ()))
+    assert json.loads(example_row(Signature("s", pair, ())).strip("'")) == {"a": [[1, 1], [1, 1]], "b": "text"}
+    assert example_row(Signature("s", (TensorSpec("x", "bool", (None,)),), ())) == "'[true]'"
+    assert example_row(Signature("s", (TensorSpec("x", "float32", (224, 224, 3)),), ())) == "@rows.jsonl"
