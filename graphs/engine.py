@@ -10,6 +10,7 @@ import os
 import re
 import sys
 import tempfile
+import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -28,9 +29,17 @@ BANNER = re.compile(rb"WARNING: All log messages before absl::InitializeLog|[IW]
 ROW_CODES = frozenset({3, 11, 12, 15})
 
 
-@cache
+IMPORTING = threading.Lock()
+
+
 def tensorflow() -> Any:
     """The module, its banners kept off stderr."""
+    with IMPORTING:  # models load side by side, and only one thread at a time may hold stderr back
+        return _tensorflow()
+
+
+@cache
+def _tensorflow() -> Any:
     for name, value in QUIET.items():
         os.environ.setdefault(name, value)
     with warnings.catch_warnings(), without_banners():

@@ -95,6 +95,8 @@ class Assembly:
         )
         self._graphs.append(graph)
         try:
+            if source.fault:
+                raise BadSettings(source.fault)
             name = description_name(fingerprint(source.path), settings)
             known = self.cache.recall(name) if lazy else None
             if known is not None:

@@ -15,12 +15,13 @@ GRAPH_FILES = ("saved_model.pb", "saved_model.pbtxt")
 
 @dataclass(frozen=True)
 class ModelSource:
-    """One version of a model on disk. `path` is its SavedModel folder."""
+    """One version of a model on disk. `path` is its SavedModel folder; `fault` says why its card cannot be used."""
 
     name: str
     version: int
     path: Path
     card: Card
+    fault: str = ""
 
 
 def discover(models: Path | None, named: Mapping[str, str]) -> list[ModelSource]:
@@ -54,15 +55,24 @@ def at(name: str, path: Path) -> Iterator[ModelSource]:
     if is_saved_model(path):
         numbered = path.name.isdecimal() and int(path.name) > 0
         home = path.parent if numbered and not (path / "rowserve.toml").exists() else path
-        yield ModelSource(name, int(path.name) if numbered else 1, path, read_card(home))
+        card, fault = card_or_fault(home)
+        yield ModelSource(name, int(path.name) if numbered else 1, path, card, fault)
         return
     found = versions(path)
     if not found:
         why = "it holds neither saved_model.pb nor version folders" if any(path.iterdir()) else "the folder is empty"
         raise BadSettings(f"model {name}: {path} is not a model: {why}")
-    card = read_card(path)
+    card, fault = card_or_fault(path)
     for version, folder in sorted(found.items()):
-        yield ModelSource(name, version, folder, card)
+        yield ModelSource(name, version, folder, card, fault)
+
+
+def card_or_fault(folder: Path) -> tuple[Card, str]:
+    """The card, or what is wrong with it: a model with a bad card is broken, and the others go on."""
+    try:
+        return read_card(folder), ""
+    except BadSettings as error:
+        return Card(), str(error)
 
 
 def find(model: str, models: Path | None) -> ModelSource:
@@ -88,7 +98,10 @@ def pick(sources: list[ModelSource], version: str) -> ModelSource:
     if not chosen:
         there = plain_names(source.version for source in sources)
         raise BadSettings(f"model {sources[0].name} has no version {version}; it has: {there}")
-    return max(chosen, key=lambda source: source.version)
+    highest = max(chosen, key=lambda source: source.version)
+    if highest.fault:
+        raise BadSettings(highest.fault)
+    return highest
 
 
 def versions(folder: Path) -> dict[int, Path]:

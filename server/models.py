@@ -146,4 +146,4 @@ class Models:
                 return state.model
         if states[0].state == "loading":
             raise Problem(503, f"model {name} is still loading", retry_after=1, reason="loading")
-        raise Problem(503, f"model {name} did not load: {states[0].fault}", reason="broken")
+        raise Problem(503, f"model {name} did not load; /readyz and the server's log say why", reason="broken")

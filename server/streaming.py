@@ -62,6 +62,8 @@ class RowStream(BodySink):
         wishes = read_wishes(model.face, request.query, request.headers)
         self._signature, self._wants, self._options = wishes.signature, wishes.wants, wishes.options
         self._sync = wishes.sync
+        # Where a missing row fails all that is asked with it, each line is asked by itself.
+        self._group_lines = 1 if wishes.options.cache.only_if_cached else GROUP_LINES
         self._reader = ndjson.LineReader(model.face, self._signature)
         self._splitter = LineSplitter(api.limits.line_bytes)
         self._unsplit = b""
@@ -140,7 +142,7 @@ class RowStream(BodySink):
 
     def _next_group(self) -> Group:
         group = Group(self._read + 1, [], 0)
-        while self._lines and len(group.lines) < GROUP_LINES:
+        while self._lines and len(group.lines) < self._group_lines:
             line = self._lines[0]
             size = len(line) if isinstance(line, bytes) else 0
             if group.lines and group.nbytes + size > GROUP_BYTES:

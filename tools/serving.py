@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import sys
 from collections.abc import Iterator, Mapping
@@ -118,6 +119,9 @@ class Server:
             say("no model can be served")
             self._leave(NOT_STARTED)
             return
+        # What the models are made of lives as long as the server: a full collection need not walk it each time.
+        gc.collect()
+        gc.freeze()
         broken = len(states) - len(ready)
         without = f", {broken} broken" if broken else ""
         say(f"serving {len(ready)} model{'s' if len(ready) > 1 else ''}{without} on {url}")
@@ -135,7 +139,13 @@ class Server:
 
     def _sync(self) -> Deferred[None]:
         done: Deferred[None] = Deferred()
-        self._assembly.cache.sync(lambda error: done.callback(None) if error is None else done.errback(error))
+
+        def synced(error: Exception | None) -> None:
+            if error is not None:  # the cache has troubles of its own; every answer was given
+                log.warning("stopping: %s", error)
+            done.callback(None)
+
+        self._assembly.cache.sync(synced)
         return done
 
     def flush(self) -> None:

@@ -3,10 +3,12 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import threading
 import warnings
 
 import pytest
 
+from rowserve.graphs import engine
 from rowserve.graphs.engine import graph_error, session_config, tensorflow, without_banners
 from rowserve.graphs.errors import GraphFailed, RowBroken
 from rowserve.graphs.load_settings import LoadSettings
@@ -69,3 +71,27 @@ def test_importing_tensorflow_leaves_the_process_s_warnings_alone():
     before = list(warnings.filters)
     tensorflow()
     assert warnings.filters == before
+
+
+def test_only_one_thread_at_a_time_imports_and_holds_back_stderr(monkeypatch):
+    inside: list[int] = []
+    overlaps: list[int] = []
+    first, go_on = threading.Event(), threading.Event()
+
+    def importing() -> None:
+        overlaps.append(len(inside))
+        inside.append(1)
+        first.set()
+        go_on.wait(60)
+        inside.pop()
+
+    monkeypatch.setattr(engine, "_tensorflow", importing)
+    threads = [threading.Thread(target=engine.tensorflow, daemon=True) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    assert first.wait(60)
+    assert engine.IMPORTING.locked()
+    go_on.set()
+    for thread in threads:
+        thread.join(60)
+    assert overlaps == [0, 0, 0]

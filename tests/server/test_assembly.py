@@ -15,7 +15,7 @@ from rowserve.graphs.rows import Rows
 from rowserve.handlers.items import Answer, Options
 from rowserve.server.assembly import Assembly
 from rowserve.server.config import CacheConfig, Config
-from rowserve.server.discovery import find
+from rowserve.server.discovery import discover, find
 from rowserve.server.models import ModelState
 from tests import model_recipes
 from tests.model_recipes import RECIPES, numbers
@@ -139,6 +139,16 @@ def test_one_broken_model_does_not_keep_others_from_serving(house, linear, tmp_p
     assert str(bad) in state.fault
     assert assembly.models.ready
     assert outcomes(ask(assembly, reactor, good, 1)) == ["computed"]
+
+
+def test_a_bad_card_breaks_its_model_and_no_other(house, linear, tmp_path):
+    copy = shutil.copytree(linear, tmp_path / "models" / "carded" / "1")
+    (copy.parent / "rowserve.toml").write_text("[batch]\nmax_row = 3\n")
+    shutil.copytree(linear, tmp_path / "models" / "plain" / "1")
+    assembly, reactor = house.build()
+    states = [reactor.until(assembly.add(source)) for source in discover(tmp_path / "models", {})]
+    assert [(state.name, state.state) for state in states] == [("carded", "broken"), ("plain", "ready")]
+    assert "max_row" in states[0].fault
 
 
 def test_labels_that_do_not_fit_are_a_fault_of_the_model(house, linear, tmp_path):

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -92,7 +93,10 @@ def test_a_card_with_a_wrong_or_unknown_field_names_it(models):
     ):
         card.write_text(text)
         with pytest.raises(BadSettings, match=says):
-            discover(models, {})
+            find("cats", models)
+        faults = {source.name: source.fault for source in discover(models, {})}
+        assert re.search(says, faults["cats"])
+        assert not faults["dogs"]
 
 
 def test_labels_come_from_the_card_or_from_the_version(models):

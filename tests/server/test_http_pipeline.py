@@ -184,6 +184,19 @@ def test_only_if_cached_and_no_store_through_http(server):
     assert server.adds_up()
 
 
+def test_only_if_cached_on_lines_fails_only_the_lines_that_are_missing(server):
+    server.predict(1, 3)
+    server.bench.run()
+    body = "[1,1,1,1]\n[2,2,2,2]\n[3,3,3,3]\n"
+    client = server.connect()
+    head = f"POST /rows/m HTTP/1.1\r\nHost: h\r\nCache-Control: only-if-cached\r\nContent-Length: {len(body)}\r\n\r\n"
+    client.send((head + body).encode())
+    server.turns()
+    told = [row.get("cache") or row["error"]["status"] for row in client.reply().lines]
+    assert told == ["hit", 504, "hit"]
+    assert server.adds_up()
+
+
 def test_refused_requests_count_no_rows(server):
     assert server.send('{"instances": [[1, 2]]}').reply().status == 400
     assert server.send("nothing").reply().status == 400

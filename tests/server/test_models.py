@@ -35,7 +35,7 @@ def test_the_highest_version_that_is_ready_answers_for_the_name(models):
         ("../cats", None, 404, "no model"),
         ("cats", 3, 404, "it has: 2, 1"),
         ("cats", 2, 503, "still loading"),
-        ("dogs", None, 503, "a nail"),
+        ("dogs", None, 503, "/readyz"),
     ],
 )
 def test_what_does_not_answer_says_why(models, name, version, status, says):
