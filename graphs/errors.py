@@ -5,7 +5,13 @@ Pure values, safe on any thread.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
+
+
+# What TensorFlow puts around the sentence that says what is wrong.
+BEFORE = re.compile(r"^Graph execution error:\s+Detected at node.*?<stack traces unavailable>\s*", re.DOTALL)
+AFTER = ("\n\t [[", "\n\nOriginal stack trace", "\n\nErrors may have originated", "\n\nFunction call stack")
 
 
 class GraphError(Exception):
@@ -43,13 +49,8 @@ class GraphFailed(GraphError):
 def one_line(error: BaseException | str, limit: int = 300) -> str:
     """The part of an error that a reader wants: no node lists, no traceback, no newline."""
     text = str(getattr(error, "message", None) or error)
-    for mark in (
-        "\n\t [[",
-        "\n\nOriginal stack trace",
-        "\n\nErrors may have originated",
-        "\n\nFunction call stack",
-        "Stack trace",
-    ):
+    text = BEFORE.sub("", text)
+    for mark in AFTER:
         text = text.split(mark, 1)[0]
     text = " ".join(text.split()) or type(error).__name__
     return text if len(text) <= limit else text[: limit - 1] + "…"

@@ -17,6 +17,7 @@ from rowserve.graphs.rows import Array, Buffer, RowLayout, Rows
 from rowserve.graphs.signature import Signature, TensorSpec
 
 Packed = Buffer | GraphError
+GAVE_UP = "the graph refused too many rows of this batch of {}: gave up telling them apart after {} runs"
 
 
 class RunsRows(Protocol):
@@ -54,46 +55,38 @@ def answer_batch(session: RunsRows, signature: Signature, rows: Rows) -> BatchRe
         return _answer_alone(session, signature, rows, layout)
     if not rows.count:
         return BatchResult([], 0)
-    halving = _Halving(rows.count, lambda start, stop: _packed(session, signature, rows.slice(start, stop), layout))
     try:
-        halving.search()
+        return BatchResult(list(_packed(session, signature, rows, layout)), 1)
+    except RowBroken as error:
+        if rows.count == 1:
+            return BatchResult([error], 1)
     except GraphError as error:
-        return BatchResult([error] * rows.count, halving.calls)
-    return BatchResult(halving.packed, halving.calls)
+        return BatchResult([error] * rows.count, 1)
+    return _halve(rows.count, lambda start, stop: _packed(session, signature, rows.slice(start, stop), layout))
 
 
-class _Halving:
-    """The search over ranges of rows, left to right."""
-
-    def __init__(self, count: int, run: Callable[[int, int], list[Buffer]]) -> None:
-        self.packed: list[Packed] = []
-        self.calls = 0
-        self._count = count
-        self._run = run
-
-    def search(self) -> None:
-        """Fill `packed`. Raises what is nobody's row's fault."""
-        todo = [(0, self._count)]
-        while todo:
-            start, stop = todo.pop()
-            if self.calls > extra_runs(self._count):
-                self.packed += [self._gave_up()] * (stop - start)
-                continue
-            self.calls += 1
-            try:
-                self.packed += self._run(start, stop)
-            except RowBroken as error:
-                if stop - start == 1:
-                    self.packed.append(error)
-                else:
-                    middle = (start + stop) // 2
-                    todo += [(middle, stop), (start, middle)]
-
-    def _gave_up(self) -> GraphError:
-        return GraphFailed(
-            f"the graph refused too many rows of this batch of {self._count}: gave up telling them apart"
-            f" after {self.calls} runs"
-        )
+def _halve(count: int, run: Callable[[int, int], list[Buffer]]) -> BatchResult:
+    """Search a batch that broke as a whole, range by range, left to right."""
+    packed: list[Packed] = []
+    calls, bound = 1, 1 + extra_runs(count)
+    todo = [(count // 2, count), (0, count // 2)]
+    while todo:
+        start, stop = todo.pop()
+        if calls >= bound:
+            packed += [GraphFailed(GAVE_UP.format(count, calls))] * (stop - start)
+            continue
+        calls += 1
+        try:
+            packed += run(start, stop)
+        except RowBroken as error:
+            if stop - start == 1:
+                packed.append(error)
+            else:
+                middle = (start + stop) // 2
+                todo += [(middle, stop), (start, middle)]
+        except GraphError as error:
+            return BatchResult([error] * count, calls)
+    return BatchResult(packed, calls)
 
 
 def _packed(session: RunsRows, signature: Signature, rows: Rows, layout: RowLayout) -> list[Buffer]:

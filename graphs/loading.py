@@ -36,19 +36,32 @@ def load(path: Path, settings: LoadSettings) -> GraphSession:
     model = read_saved_model(path, settings)
     inspect(model, settings.allowed_ops)
     opened = open_graph(model, settings)
-    notes = [*model.notes, *opened.notes]
-    graph, frozen_notes = freeze_or_keep(opened, settings)
-    notes += frozen_notes
+    graph, notes = freeze_or_keep(opened, settings)
+    try:
+        description = describe(digest, opened, graph, settings)
+        description = replace(description, notes=tuple(dict.fromkeys([*opened.notes, *notes, *description.notes])))
+        session = GraphSession(graph, description)
+        warm(session, opened.trials, settings.max_rows)
+    except GraphError as error:
+        graph.close()
+        raise CannotLoad(f"{path}: {error}") from None
+    return session
+
+
+def describe(digest: str, opened: Opened, graph: LoadedGraph, settings: LoadSettings) -> ModelDescription:
+    """What the self-test finds of each signature, and with it what goes into the keys."""
+    notes: list[str] = []
     signatures: dict[str, Signature] = {}
     sizes: dict[str, tuple[int, ...]] = {}
-    for name, signature in opened.model.signatures.items():
-        signatures[name], found = tested(opened, graph, signature, settings)
+    for name, declared in opened.model.signatures.items():
+        signature, found = tested(opened, graph, declared, settings)
         notes += found
-        if settings.exact and not signatures[name].alone:
-            signatures[name], sizes[name] = exact(opened, graph, signatures[name], settings)
-        if signatures[name].alone:
-            notes.append(f"signature {name} runs one request at a time, uncached: {signatures[name].alone}")
-    description = ModelDescription(
+        if settings.exact and not signature.alone:
+            signature, sizes[name] = exact(opened, graph, signature, settings)
+        if signature.alone:
+            notes.append(f"signature {name} runs one request at a time, uncached: {signature.alone}")
+        signatures[name] = signature
+    return ModelDescription(
         fingerprint=digest,
         signatures=signatures,
         loader=graph.loader,
@@ -61,11 +74,8 @@ def load(path: Path, settings: LoadSettings) -> GraphSession:
             frozen=graph.frozen,
             sizes=sizes,
         ),
-        notes=tuple(dict.fromkeys(notes)),
+        notes=tuple(notes),
     )
-    session = GraphSession(graph, description)
-    warm(session, opened.trials, settings.max_rows)
-    return session
 
 
 @dataclass
@@ -114,7 +124,7 @@ def _without_broken(model: SavedModel, graph: OpenGraph, trials: Mapping[str, Tr
         if name not in running
     ]
     signatures = {name: signature for name, signature in model.signatures.items() if name in running}
-    return Opened(replace(model, signatures=signatures), graph, trials, notes)
+    return Opened(replace(model, signatures=signatures), graph, trials, [*model.notes, *notes])
 
 
 def freeze_or_keep(opened: Opened, settings: LoadSettings) -> tuple[LoadedGraph, list[str]]:
@@ -193,11 +203,12 @@ def exact(
 
 
 def warm(session: GraphSession, trials: Mapping[str, Trial], max_rows: int) -> None:
-    """Run every size that will be in use once: first runs build kernels. Raises CannotLoad where the largest fails."""
+    """Run every size that will be in use once: first runs build kernels. Raises GraphError where one does not run."""
     for name, signature in session.description.signatures.items():
+        if signature.alone:
+            continue
+        fixed = (signature.batch,) if signature.batch is not None else session.description.exact_sizes.get(name)
         for kind in trials[name].passed[:1]:
-            for size in () if signature.alone else session.description.exact_sizes.get(name) or candidates(max_rows):
-                try:
-                    session.run(name, make_up(signature, kind, size))
-                except GraphError as error:
-                    raise CannotLoad(f"signature {name} does not run on {size} rows: {error}") from None
+            for size in fixed or candidates(max_rows):
+                session.run(name, make_up(signature, kind, size))
+            session.settle(name, make_up(signature, kind, min(fixed or (1,))))

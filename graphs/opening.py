@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 from rowserve.graphs.engine import session_config, tensorflow
+from rowserve.graphs.execution import schedulable_cores
 from rowserve.graphs.load_settings import LoadSettings
 from rowserve.graphs.runners import FunctionGraph, SessionGraph
 from rowserve.graphs.saved_model import SavedModel
@@ -31,6 +32,12 @@ def open_v1(model: SavedModel, settings: LoadSettings) -> SessionGraph:
 def open_v2(model: SavedModel, settings: LoadSettings) -> FunctionGraph:
     """As the TensorFlow 2 loader opens it: concrete functions."""
     tf = tensorflow()
+    try:
+        # The pools of the eager runtime are made with its first operation, and never again.
+        tf.config.threading.set_intra_op_parallelism_threads(settings.op_threads)
+        tf.config.threading.set_inter_op_parallelism_threads(settings.inter_op_threads or schedulable_cores())
+    except RuntimeError:
+        pass
     loaded = tf.saved_model.load(str(model.path), tags=list(model.tags))
     return FunctionGraph({name: loaded.signatures[name] for name in model.signatures}, model.signatures, keep=loaded)
 

@@ -111,6 +111,9 @@ class Graph:
     def call(self, signature, arrays):
         return {"y": self.answer(arrays["x"])}
 
+    def settle(self, signature, arrays) -> None:
+        """There is nothing to choose."""
+
     def close(self) -> None:
         """Nothing to free."""
 
