@@ -5,6 +5,7 @@ Every door (the server, infer, warm) is built on this. What blocks is done befor
 
 from __future__ import annotations
 
+import gc
 import logging
 import threading
 import time
@@ -191,7 +192,12 @@ def load_session(source: ModelSource, settings: LoadSettings) -> Session:
     """Graph thread: loads, tests and warms a model. Imports TensorFlow, which is why nothing does so earlier."""
     from rowserve.graphs.loading import load
 
-    return load(source.path, settings)
+    session = load(source.path, settings)
+    # TensorFlow leaves half a million objects that never go. Every full garbage collection would walk them all, some
+    # 300 ms of which the reactor stands still; frozen, they are passed over.
+    gc.collect()
+    gc.freeze()
+    return session
 
 
 def broken(state: ModelState, error: BaseException) -> ModelState:

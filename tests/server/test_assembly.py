@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import gc
 import queue
 import shutil
 from collections.abc import Callable, Iterator
@@ -188,3 +189,9 @@ def test_a_session_call_that_does_not_come_back_is_told(house, linear, monkeypat
     assert assembly.health() == ""
     monkeypatch.setattr(state.model.thread, "busy_seconds", lambda: 61.0)
     assert "has not come back" in assembly.health()
+
+
+def test_what_loading_leaves_behind_is_passed_over_by_garbage_collections(house, linear):
+    gc.unfreeze()
+    house.serve(linear)
+    assert gc.get_freeze_count() > 50_000
