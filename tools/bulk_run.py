@@ -6,7 +6,7 @@ Both are the same run: a reader thread makes chunks, a door answers them, and th
 from __future__ import annotations
 
 import logging
-import sys
+import os
 import threading
 import time
 from collections.abc import Awaitable, Callable, Iterable, Sequence
@@ -122,7 +122,7 @@ def say(line: str) -> None:
 
 def infer_stdin(mode: str, outputs: str, top: int | None, dry_run: bool, **flags: Any) -> int:
     """`rowserve infer`."""
-    if sys.stdin.isatty():
+    if os.isatty(0):
         say("reading lines from the terminal; Ctrl-D ends them")
 
     def groups(window: Window) -> Iterable[Group]:
@@ -145,7 +145,7 @@ def warm_sources(sources: Sequence[str], dry_run: bool, **flags: Any) -> int:
     except BadPlace as error:
         raise Refused(str(error)) from None
     bulk = BulkRun(
-        lambda window: found.groups(), printed=False, dry=dry_run, total=found.count, bar=sys.stderr.isatty()
+        lambda window: found.groups(), printed=False, dry=dry_run, total=found.count, bar=os.isatty(2)
     )
     return run_bulk(bulk, "warm", None, dry_run=dry_run, **flags)
 

@@ -34,7 +34,7 @@ class Progress:
 
 def shown_for_infer() -> bool:
     """Only where it does not run into the answers, or into what a person types."""
-    return sys.stderr.isatty() and not sys.stdout.isatty() and not sys.stdin.isatty()
+    return os.isatty(2) and not os.isatty(1) and not os.isatty(0)
 
 
 def count_lines(file: Path | int) -> int | None:

@@ -1,5 +1,6 @@
-"""`rowserve` with a model that does arithmetic in the place of TensorFlow: a real process, with real threads, real files
-and real signals, that starts in half a second.
+"""`rowserve` with a model that does arithmetic in the place of TensorFlow.
+
+It is a real process, with real threads, files and signals, that starts in half a second.
 
 Where ROWSERVE_TEST_BROKEN is set, the model does not load.
 """

@@ -59,7 +59,8 @@ def test_explain_tells_the_parts_of_the_key_and_where_the_row_stands(filled: Pat
     assert known["state"] == "kept"
     assert known["row_bytes"] == 16
     parts = [(field["label"], field["name"]) for field in known["fields"]]
-    assert {("fingerprint", ""), ("signature", ""), ("input", "x"), ("output", "double"), ("output", "sum")} <= set(parts)
+    named = {("fingerprint", ""), ("signature", ""), ("input", "x"), ("output", "double"), ("output", "sum")}
+    assert named <= set(parts)
     assert known["key"] in {json.loads(line)["key"] for line in cache(filled, "ls", "--json").output.splitlines()}
     other = plain(filled, "explain", model, "[5,5,5,5]")
     assert (other["state"], other["generation"]) == ("absent", known["generation"])

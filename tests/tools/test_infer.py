@@ -1,4 +1,4 @@
-"""`infer` as a process: order, bad lines, resuming, signals, exit codes. Its model does arithmetic instead of TensorFlow."""
+"""`infer` as a process: order, bad lines, resuming, signals, exit codes. Its model only does arithmetic."""
 
 from __future__ import annotations
 

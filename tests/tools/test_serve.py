@@ -32,7 +32,7 @@ def test_a_taken_port_is_told_in_one_line(tmp_path: Path, cache: list[str]) -> N
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
-        address = "127.0.0.1:%d" % taken.getsockname()[1]
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
         done = rowserve("serve", "--model", f"m={model}", "--listen", address, *cache)
     assert done.returncode == 2
     assert address in one_line(done.stderr)
