@@ -8,7 +8,6 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-
 # What TensorFlow puts around the sentence that says what is wrong.
 BEFORE = re.compile(r"^Graph execution error:\s+Detected at node.*?<stack traces unavailable>\s*", re.DOTALL)
 AFTER = ("\n\t [[", "\n\nOriginal stack trace", "\n\nErrors may have originated", "\n\nFunction call stack")

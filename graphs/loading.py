@@ -17,6 +17,7 @@ from rowserve.graphs.fingerprint import fingerprint
 from rowserve.graphs.freezing import NothingToFreeze, freeze
 from rowserve.graphs.inspection import inspect
 from rowserve.graphs.load_settings import LoadSettings
+from rowserve.graphs.made_up_examples import features_of
 from rowserve.graphs.made_up_rows import make_up
 from rowserve.graphs.opening import OPENERS, OpenGraph
 from rowserve.graphs.runners import LoadedGraph
@@ -98,7 +99,7 @@ def open_graph(model: SavedModel, settings: LoadSettings) -> Opened:
         except Exception as error:  # noqa: BLE001  (loaders raise everything there is)
             faults.append(f"{name}: {one_line(error)}")
             continue
-        trials = try_signatures(graph, model.signatures)
+        trials = try_signatures(graph, model.signatures, features_of(model.meta_graph))
         score = (sum(bool(trial.passed) for trial in trials.values()), sum(trial.refused for trial in trials.values()))
         faults += [f"{name}: {trial.error}" for trial in trials.values() if not trial.passed and not trial.refused]
         if best is None or score > best[0]:

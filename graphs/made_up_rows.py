@@ -16,11 +16,13 @@ from typing import Any
 
 import numpy as np
 
+from rowserve.graphs.made_up_examples import Feature, Value, encode
 from rowserve.graphs.rows import Array, Rows
 from rowserve.graphs.signature import STRING, Signature, TensorSpec
 
 REALS = ("unit", "normal", "pixels")
 WHOLES = ("small", "binary", "zero")
+EXAMPLES = "examples"
 TEXTS = ("words", "numbers", "picture", "empty")
 FREE = (7, 32, 128, 224, 1)
 # Elements of one row, where its shape is free: more would take longer to make than to run.
@@ -30,30 +32,35 @@ WORDS = (b"a", b"cat sat", b"the quick brown fox", b"", b"3.5", b"zebra crossing
 
 @dataclass(frozen=True)
 class Kind:
-    """A way to make values up. `free` is what free dimensions become; an unknown rank is one dimension of it, or none
-    for 1.
+    """A way to make values up.
+
+    `free` is what free dimensions become; an unknown rank is one dimension of it, or none for 1. `features` are those
+    of serialised examples, where `texts` says so.
     """
 
     reals: str = REALS[0]
     wholes: str = WHOLES[0]
     texts: str = TEXTS[0]
     free: int = FREE[0]
+    features: tuple[Feature, ...] = ()
 
     def values_differ(self, other: Kind) -> bool:
         """Whether the two differ in more than their shapes."""
         return (self.reals, self.wholes, self.texts) != (other.reals, other.wholes, other.texts)
 
 
-def kinds(signature: Signature) -> Iterator[Kind]:
+def kinds(signature: Signature, features: tuple[Feature, ...] = ()) -> Iterator[Kind]:
     """The kinds worth trying for a signature, the likeliest first; those that would make the same rows are left out."""
     types = {spec.dtype for spec in signature.inputs}
+    if STRING in types:
+        types |= {feature.dtype for feature in features}
     free = any(spec.shape is None or None in spec.shape for spec in signature.inputs)
     reals = REALS if any(_is_real(dtype) for dtype in types) else REALS[:1]
     wholes = WHOLES if any(_is_whole(dtype) for dtype in types) else WHOLES[:1]
-    texts = TEXTS if STRING in types else TEXTS[:1]
+    texts = ((EXAMPLES,) if features else ()) + TEXTS if STRING in types else TEXTS[:1]
     sizes = [size for size in FREE if free and _affordable(signature, size)] or [min(FREE) if free else FREE[0]]
     for size, text, whole, real in product(sizes, texts, wholes, reals):
-        yield Kind(real, whole, text, size)
+        yield Kind(real, whole, text, size, features if text == EXAMPLES else ())
 
 
 def _affordable(signature: Signature, size: int) -> bool:
@@ -88,13 +95,11 @@ def _shape(spec: TensorSpec, kind: Kind) -> tuple[int, ...]:
 def _values(spec: TensorSpec, kind: Kind, shape: tuple[int, ...], seed: int) -> Array:
     random = np.random.default_rng([zlib.crc32(spec.name.encode()), seed])
     if spec.dtype == STRING:
-        return _texts(kind.texts, shape, random)
+        return _texts(kind, shape, random)
     if spec.dtype == "bool":
         return random.random(shape) < 0.5
     if _is_whole(spec.dtype):
-        # Pictures come as bytes; other integers are mostly indices into something.
-        top = {"small": 256 if spec.dtype == "uint8" else 50, "binary": 2, "zero": 1}[kind.wholes]
-        return random.integers(0, top, shape).astype(spec.numpy_dtype)
+        return random.integers(0, _top(kind, spec.dtype), shape).astype(spec.numpy_dtype)
     reals: Array = _reals(kind.reals, shape, random)
     if "complex" in spec.dtype:
         reals = reals + 1j * _reals(kind.reals, shape, random)
@@ -103,13 +108,18 @@ def _values(spec: TensorSpec, kind: Kind, shape: tuple[int, ...], seed: int) -> 
     return reals.astype(spec.numpy_dtype)
 
 
+def _top(kind: Kind, dtype: str) -> int:
+    # Pictures come as bytes; other integers are mostly indices into something.
+    return {"small": 256 if dtype == "uint8" else 50, "binary": 2, "zero": 1}[kind.wholes]
+
+
 def _reals(kind: str, shape: tuple[int, ...], random: np.random.Generator) -> Array:
     if kind == "normal":
         return random.normal(size=shape)
     return random.random(shape) * (255.0 if kind == "pixels" else 1.0)
 
 
-def _texts(kind: str, shape: tuple[int, ...], random: np.random.Generator) -> Array:
+def _texts(kind: Kind, shape: tuple[int, ...], random: np.random.Generator) -> Array:
     texts = np.empty(shape, dtype=object)
     flat: Any = texts.reshape(-1)
     for index in range(flat.size):
@@ -117,16 +127,28 @@ def _texts(kind: str, shape: tuple[int, ...], random: np.random.Generator) -> Ar
     return texts
 
 
-def _text(kind: str, index: int, random: np.random.Generator) -> bytes:
-    if kind == "words":
+def _text(kind: Kind, index: int, random: np.random.Generator) -> bytes:
+    if kind.texts == EXAMPLES:
+        return encode({feature.name: _feature(feature, kind, index, random) for feature in kind.features})
+    if kind.texts == "words":
         # Rows differ in their number of words, or padding to the longest would not show.
         again, word = divmod(index, len(WORDS))
         return WORDS[word] + (b" %d" % again if again else b"")
-    if kind == "numbers":
+    if kind.texts == "numbers":
         return b"%d" % random.integers(0, 50)
-    if kind == "picture":
+    if kind.texts == "picture":
         return picture(random.integers(0, 256, (8, 8, 3)).astype(np.uint8))
     return b""
+
+
+def _feature(feature: Feature, kind: Kind, index: int, random: np.random.Generator) -> list[Value]:
+    # Lengths differ from row to row where they may, or padding to the longest would not show.
+    length = 1 + index % 3 if feature.length is None else feature.length
+    if feature.dtype == STRING:
+        return [WORDS[(index + at) % len(WORDS)] for at in range(length)]
+    if _is_whole(feature.dtype):
+        return [int(value) for value in random.integers(0, _top(kind, feature.dtype), length)]
+    return [float(value) for value in _reals(kind.reals, (length,), random)]
 
 
 def picture(pixels: Array) -> bytes:

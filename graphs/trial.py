@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from itertools import islice
 
 from rowserve.graphs.errors import GraphError, RowBroken
+from rowserve.graphs.made_up_examples import Feature
 from rowserve.graphs.made_up_rows import Kind, kinds, make_up
 from rowserve.graphs.rows import Array, Rows
 from rowserve.graphs.runners import LoadedGraph
@@ -34,14 +35,16 @@ class Trial:
         return not self.passed and isinstance(self.error, RowBroken)
 
 
-def try_signatures(graph: LoadedGraph, signatures: Mapping[str, Signature]) -> dict[str, Trial]:
-    """Run each signature on made-up rows until enough kinds pass, or all fail."""
-    return {name: _try(graph, signature) for name, signature in signatures.items()}
+def try_signatures(
+    graph: LoadedGraph, signatures: Mapping[str, Signature], features: tuple[Feature, ...] = ()
+) -> dict[str, Trial]:
+    """Run each signature on made-up rows until enough kinds pass, or all fail. `features` are what the graph parses."""
+    return {name: _try(graph, signature, features) for name, signature in signatures.items()}
 
 
-def _try(graph: LoadedGraph, signature: Signature) -> Trial:
+def _try(graph: LoadedGraph, signature: Signature, features: tuple[Feature, ...]) -> Trial:
     trial = Trial()
-    for kind in islice(kinds(signature), TRIES):
+    for kind in islice(kinds(signature, features), TRIES):
         if trial.passed and not kind.values_differ(trial.passed[-1]):
             continue
         if trial.passed and kind.free != trial.passed[0].free:

@@ -290,6 +290,58 @@ def ref_variables(folder: Path) -> Path:
     return folder
 
 
+@recipe
+def examples(folder: Path) -> Path:
+    """examples [N] string -> score [N]: serialised tf.train.Example with x [3] float32, n int64 and words of any
+    number.
+    """
+    tf = tensorflow()
+    w = tf.Variable(numbers(3, 1))
+    features = {
+        "x": tf.io.FixedLenFeature([3], tf.float32),
+        "n": tf.io.FixedLenFeature([], tf.int64),
+        "words": tf.io.VarLenFeature(tf.string),
+    }
+
+    def call(text: Any) -> dict[str, Any]:
+        parsed = tf.io.parse_example(text, features)
+        count = tf.math.bincount(tf.cast(parsed["words"].indices[:, 0], tf.int32), minlength=tf.size(text))
+        return {"score": (parsed["x"] @ w)[:, 0] + tf.cast(parsed["n"], tf.float32) + tf.cast(count, tf.float32)}
+
+    return save(folder, call, {"examples": ([None], tf.string)}, w=w)
+
+
+@recipe
+def old_examples(folder: Path) -> Path:
+    """A TensorFlow 1 graph that parses examples: examples [N] string -> twice [N]."""
+    tf = tensorflow()
+    v1 = tf.compat.v1
+    with v1.Session(graph=tf.Graph()) as session:
+        text = v1.placeholder(tf.string, [None], name="text")
+        keys, types = [tf.constant("x")], [tf.constant([], tf.float32)]
+        (x,) = tf.raw_ops.ParseExample(
+            serialized=text,
+            names=tf.constant([], tf.string),
+            sparse_keys=[],
+            dense_keys=keys,
+            dense_defaults=types,
+            sparse_types=[],
+            dense_shapes=[[]],
+        ).dense_values
+        v1.saved_model.simple_save(session, str(folder), {"examples": text}, {"twice": x * 2})
+    return folder
+
+
+@recipe
+def wide_dense(folder: Path) -> Path:
+    """x [N,2048] -> y [N,1000] through 1024: alone and in a batch a row differs by more than the places of a float."""
+    tf = tensorflow()
+    first, last = (tf.Variable(numbers(a, b, seed=a) / np.float32(a**0.5)) for a, b in ((2048, 1024), (1024, 1000)))
+    return save(
+        folder, lambda x: {"y": tf.nn.relu(x @ first) @ last}, {"x": ([None, 2048], tf.float32)}, first=first, last=last
+    )
+
+
 # What keeps rows from sharing a batch or a cache.
 
 
