@@ -116,7 +116,7 @@ class Commits:
             if self.noted and budget.pressing(self._store.space()):
                 with self._store.update() as update:
                     self._fold(Books(update, int(now)), budget)
-        except StoreFailed:
+        except Exception:  # noqa: BLE001  a damaged file may show in any way, and the thread must live
             self._stats.errors += 1
 
     def _marked(self) -> list[bytes]:

@@ -59,8 +59,7 @@ def order_key(number: int) -> bytes:
 
 def number_of(key: bytes) -> int:
     """The number of a piece or an order entry."""
-    number: int = NUMBER.unpack(key[len(PREFIX) + 1 :])[0]
-    return number
+    return int.from_bytes(key[len(PREFIX) + 1 :], "big")
 
 
 @dataclass(frozen=True, slots=True)

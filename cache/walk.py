@@ -37,5 +37,5 @@ def main() -> None:
         sys.exit(found)
 
 
-if __name__ == "__main__":
+if __name__ == "__main__":  # pragma: no cover  the test of it is another process
     main()

@@ -180,10 +180,11 @@ class Writer:
             self._held += 1
             if self._held > self.limits.patience:
                 self._done(group, dropped=str(error))
-        except StoreFailed as error:
+        except Exception as error:  # noqa: BLE001  a damaged file may show in any way, and the thread must live
+            why = str(error) if isinstance(error, StoreFailed) else repr(error)
             self._paused_until = now + self.limits.pause
-            self.stats.become(states.FAILING, str(error))
-            self._done(group, failed=str(error))
+            self.stats.become(states.FAILING, why)
+            self._done(group, failed=why)
         else:
             self._held = 0
             self.stats.become(states.OK)

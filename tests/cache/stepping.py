@@ -113,6 +113,13 @@ def heard(process: subprocess.Popen[str]) -> str:
     return process.stdout.readline().strip()
 
 
+def tell(process: subprocess.Popen[str]) -> None:
+    """Give a child the line that it waits for."""
+    assert process.stdin is not None
+    process.stdin.write("\n")
+    process.stdin.flush()
+
+
 def key(number: int) -> bytes:
     """A key that is not like its neighbours."""
     from blake3 import blake3

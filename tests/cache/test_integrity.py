@@ -89,7 +89,9 @@ def test_keys_out_of_order_are_found(rows):
 def test_a_wrong_count_is_found(rows):
     path = rows[0] / "data.mdb"
     content = bytearray(path.read_bytes())
-    newer = integrity.read_meta(path).transaction & 1
+    meta = integrity.read_meta(path)
+    assert meta is not None
+    newer = meta.transaction & 1
     entries = newer * 4096 + 16 + 24 + 48 + 32
     assert struct.unpack_from("<Q", content, entries) == (200,)
     struct.pack_into("<Q", content, entries, 201)

@@ -12,7 +12,7 @@ from rowserve.cache import lmdb_store
 from rowserve.cache.errors import StoreFailed, UsedAfterFork
 from rowserve.cache.lmdb_store import LmdbStore
 from tests.cache.contract import StoreContract
-from tests.cache.stepping import child, heard, key
+from tests.cache.stepping import child, heard, key, tell
 
 MAP = 4 * 2**20
 
@@ -139,6 +139,7 @@ def test_forgetting_after_a_fork_forgets_all(tmp_path):
         lmdb_store.ENVIRONMENTS.update(before)
         for each in stores:
             lmdb_store.STORES.add(each)
+        assert shared is not None
         lmdb_store.release(shared)
 
 
@@ -185,8 +186,7 @@ def test_slots_of_dead_readers_are_freed_when_they_run_out(tmp_path, monkeypatch
     with child(HOG, tmp_path) as hog:
         assert heard(hog) == "nearly full"
         store = LmdbStore(tmp_path)
-        hog.stdin.write("\n")
-        hog.stdin.flush()
+        tell(hog)
         assert heard(hog) == "full"
         with pytest.raises(StoreFailed):
             store.get_many([b"a"])

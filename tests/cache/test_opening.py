@@ -1,4 +1,4 @@
-"""A cache folder in every state it can be found in: it opens, or is off and says why; nothing raises, nothing wrong is served."""
+"""A cache folder in every state: it opens, or is off and says why; nothing raises, nothing wrong is served."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def test_a_good_one_is_not_walked_again(folder, monkeypatch):
 
 
 def test_after_an_unclean_stop_it_is_walked_first(folder, monkeypatch):
-    walked = []
+    walked: list[Path] = []
     (folder / "rows" / "clean").unlink()
     monkeypatch.setattr(integrity, "walk_in_child", walked.append)
     stepped = SteppedCache(folder)
@@ -178,7 +178,7 @@ good = bytes(range(250)) * 16
 served = [value for value in cache.lookup([key(i) for i in range(50)]) if value is not None]
 assert all(value == good for value in served), "wrong answer"
 cache.keep([key(i) for i in range(60)], [good] * 60)
-for _ in range(9):
+while cache.stats.queued_rows:
     cache._writer.step()
 served = [value for value in cache.lookup([key(i) for i in range(60)]) if value is not None]
 assert all(value == good for value in served), "wrong answer"
@@ -259,7 +259,7 @@ def test_who_finds_it_held_alone_for_long_goes_without(folder, monkeypatch):
     holder = Claim(folder)
     holder.take()
     assert holder.alone
-    waits = []
+    waits: list[float] = []
     monkeypatch.setattr(Claim.take, "__defaults__", (waits.append, 3))
     stepped = SteppedCache(folder)
     assert "being checked or changed" in stepped.stats.why

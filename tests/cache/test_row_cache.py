@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -224,7 +226,7 @@ def test_reads_that_fail_are_misses_and_a_metric(tmp_path):
 
 def test_without_a_store_everything_is_a_miss():
     cache = RowCache()
-    calls = []
+    calls: list[Any] = []
     generation = cache.generation(fingerprint="f", signature=SIGNATURE)
     keys = generation.row_keys([b"row"])
     assert cache.keep(keys, [b"x"], generation) == 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from typing import Any
 
 import pytest
 from hypothesis import settings
@@ -12,6 +13,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from rowserve.cache import layout
 from rowserve.cache.commits import Limits
 from rowserve.cache.errors import RowsNotKept, StoreFailed, StoreFull
+from rowserve.cache.layout import PREFIX
 from rowserve.cache.memory_store import MemoryStore
 from rowserve.cache.record import Kind
 from rowserve.cache.store import Space
@@ -157,7 +159,7 @@ def test_room_is_told_when_the_queue_is_half_empty(stepped):
 
 
 def test_a_sync_comes_after_all_that_was_kept_before_it(stepped, store):
-    done = []
+    done: list[Any] = []
     stepped.cache.keep([key(i) for i in range(6)], [b"x"] * 6)
     stepped.cache.sync(done.append)
     stepped.cache.keep([key(7)], [b"x"])
@@ -171,7 +173,7 @@ def test_a_sync_comes_after_all_that_was_kept_before_it(stepped, store):
 
 
 def test_a_sync_of_nothing_is_a_sync(stepped, store):
-    done = []
+    done: list[Any] = []
     stepped.cache.sync(done.append)
     stepped.step()
     stepped.react()
@@ -179,7 +181,7 @@ def test_a_sync_of_nothing_is_a_sync(stepped, store):
 
 
 def test_a_sync_says_what_was_lost_and_only_once(stepped):
-    done = []
+    done: list[Any] = []
     stepped.cache.keep([key(i) for i in range(11)], [b"x"] * 11)
     stepped.cache.sync(done.append)
     stepped.settle()
@@ -193,7 +195,7 @@ def test_a_sync_says_what_was_lost_and_only_once(stepped):
 
 def test_a_sync_that_fails_says_so(stepped, store):
     store.syncing = StoreFailed("disk gone")
-    done = []
+    done: list[Any] = []
     stepped.cache.sync(done.append)
     stepped.step()
     stepped.react()
@@ -204,7 +206,7 @@ def test_a_sync_that_fails_says_so(stepped, store):
 @pytest.mark.parametrize("where", ["before", "commit"])
 def test_a_failed_write_is_counted_said_once_and_got_over(stepped, store, where, error):
     setattr(store, where, error)
-    done = []
+    done: list[Any] = []
     stepped.cache.keep([key(1), key(2)], [b"x"] * 2)
     stepped.cache.sync(done.append)
     stepped.step()
@@ -252,13 +254,6 @@ def test_a_file_that_says_nothing_of_itself_is_not_written(stepped, store):
     assert store.get_many([key(1)]) == [None]
 
 
-class Pinned(Faulty):
-    """A file at its cap."""
-
-    def space(self) -> Space:
-        return Space(10, 1020, 4096)
-
-
 def test_a_stopped_reader_holds_up_then_drops(store, monkeypatch):
     stepped = SteppedCache(store=store, limits=Limits(patience=2, group_rows=4))
     high = Space(10, 1020, 4096)
@@ -286,7 +281,12 @@ def test_a_dead_reader_is_found_before_anything_is_held_up(store, monkeypatch):
     stepped = SteppedCache(store=store)
     monkeypatch.setattr(type(store._state), "space", lambda self: Space(10, 1020, 4096))
     store.lag = 3
-    monkeypatch.setattr(store, "check_readers", lambda: setattr(store, "lag", 0) or 1)
+
+    def check_readers() -> int:
+        store.lag = 0
+        return 1
+
+    monkeypatch.setattr(store, "check_readers", check_readers)
     stepped.cache.keep([key(1)], [b"x"])
     stepped.step()
     assert stepped.stats.committed == 1
@@ -305,7 +305,7 @@ def test_a_row_too_long_for_the_cap_is_not_taken(store):
     longest = stepped.writer._commits.longest
     assert stepped.cache.keep([key(1), key(2)], [bytes(longest + 1), bytes(longest)]) == 1
     stepped.settle()
-    assert len(stepped.cache.lookup([key(2)])[0]) == longest
+    assert stepped.cache.lookup([key(2)]) == [bytes(longest)]
 
 
 def test_a_newer_answer_replaces_the_one_being_written(stepped):
@@ -318,19 +318,19 @@ def test_a_newer_answer_replaces_the_one_being_written(stepped):
     assert not stepped.writer.pending
 
 
-def test_a_row_kept_again_while_its_group_is_written_stays_pending(store):
+def test_a_row_kept_again_while_its_group_is_written_stays_pending(store, monkeypatch):
     stepped = SteppedCache(store=store)
     stepped.cache.keep([key(1)], [b"old"])
-    done = type(stepped.writer._commits).write
+    write = stepped.writer._commits.write
 
-    def write(self, group):
+    def busy(group):
         stepped.cache.keep([key(1)], [b"new"])
-        return done(self, group)
+        return write(group)
 
-    stepped.writer._commits.write = write.__get__(stepped.writer._commits)
+    monkeypatch.setattr(stepped.writer._commits, "write", busy)
     stepped.step()
     assert stepped.cache.lookup([key(1)]) == [b"new"]
-    del stepped.writer._commits.write
+    monkeypatch.undo()
     stepped.settle()
     assert stepped.cache.lookup([key(1)]) == [b"new"]
 
@@ -372,7 +372,7 @@ def test_a_tick_that_fails_is_counted_and_no_more(stepped, store):
 def test_closing_writes_what_is_queued(store):
     stepped = SteppedCache(store=store, limits=Limits(group_rows=4))
     stepped.cache.keep([key(i) for i in range(9)], [b"x"] * 9)
-    done = []
+    done: list[Any] = []
     stepped.cache.sync(done.append)
     stepped.close()
     stepped.react()
@@ -429,6 +429,20 @@ def test_the_thread_wakes_for_rows_groups_and_held_ones(store, monkeypatch):
     cache.close(60)
     assert cache.stats.state == "off"
     assert cache.stats.committed >= 20
+
+
+@pytest.mark.parametrize("damage", [b"z" + b"\xff" * 8, b"z" + b"\xff" * 30, b"p" + b"\xff" * 9])
+def test_the_thread_outlives_a_file_whose_numbers_are_damaged(stepped, store, damage):
+    with MemoryStore.update(store) as update:
+        update.put(PREFIX + damage, b"junk")
+    done: list[Any] = []
+    stepped.cache.keep([key(1)], [bytes(900)])
+    stepped.cache.sync(done.append)
+    stepped.step()
+    stepped.react()
+    assert stepped.stats.state == "failing" or stepped.stats.committed
+    assert len(done) == 1
+    assert stepped.cache.lookup([key(2)]) == [None]
 
 
 class WriterMachine(RuleBasedStateMachine):
