@@ -44,11 +44,11 @@ class Ask:
     """One row that one request waits for: row `index` of `rows`, or all of `rows` as one unit where that is None.
 
     `key` (in its `generation`) is None where the row joins no twin and is not to be kept. A `fresh` row joins a queued
-    twin, but no running one. `positions` are its places in the request.
+    twin, but no running one. `position` is its place in the request.
     """
 
     asker: Asker
-    positions: list[int]
+    position: int
     signature: Signature
     rows: Rows
     index: int | None

@@ -50,7 +50,6 @@ class PendingAnswer:
         self._bypassed = not served.cached or options.cache.no_store
         self._timing = Timing()
         self._asks: list[Ask] = []
-        self._twins: dict[bytes, Ask] = {}
         self._ready: deque[Ask] = deque()
         name = partial(pipeline.alias, served)
         self._pictures = Decoding(pipeline, self, name, ahead=2 * model.batcher.limits.max_rows)
@@ -111,20 +110,12 @@ class PendingAnswer:
             at += 1
 
     def _ask(self, position: int, rows: Rows, index: int | None, key: bytes | None) -> None:
-        """Readies one missing row for the batcher; a twin within the request joins it here."""
-        if key is not None and (twin := self._twins.get(key)) is not None and twin.positions:
-            twin.positions.append(position)
-            return
+        """Readies one missing row for the batcher, or all of `rows` as one unit where `index` is None."""
         served = self._served
-        if index is None:
-            lane, size = (id(self), position), rows.nbytes
-        else:
-            lane, size = served.lane(rows), served.inputs.row_bytes or rows.nbytes // rows.count
+        size = rows.nbytes if index is None else served.inputs.row_bytes or rows.nbytes // rows.count
         generation = None if key is None else served.generation(rows.static)
         fresh = self._options.cache.no_cache
-        ask = Ask(self, [position], served.signature, rows, index, lane, size, key, generation, fresh)
-        if key is not None:
-            self._twins[key] = ask
+        ask = Ask(self, position, served.signature, rows, index, served.lane(rows), size, key, generation, fresh)
         self._asks.append(ask)
         self._ready.append(ask)
 
@@ -132,7 +123,7 @@ class PendingAnswer:
         """The next row for the queue. One that had to wait for room may have been answered for somebody meanwhile."""
         while self._ready:
             ask = self._ready.popleft()
-            if not self._waited or ask.key is None or not self._found(ask.positions, ask.key):
+            if not self._waited or ask.key is None or not self._found(ask.position, ask.key):
                 return ask
         return None
 
@@ -142,29 +133,21 @@ class PendingAnswer:
             return
         self._timing.queue = max(self._timing.queue, batch.queued)
         self._timing.graph = max(self._timing.graph, batch.ran)
-        positions, ask.positions = ask.positions, []
-        for position in positions:
-            self._packed[position] = packed
-        if self._bypassed:
-            self._settle(positions, Outcome.BYPASSED)
-        else:
-            computed = 1 if first else 0
-            self._settle(positions[:computed], Outcome.COMPUTED)
-            self._settle(positions[computed:], Outcome.COLLAPSED)
+        self._packed[ask.position] = packed
+        outcome = Outcome.COMPUTED if first else Outcome.COLLAPSED
+        self._settle([ask.position], Outcome.BYPASSED if self._bypassed else outcome)
         self._finish_if_complete()
 
     def failed(self, ask: Ask, error: BaseException) -> None:
         """A row has failed."""
-        positions, ask.positions = ask.positions, []
-        for position in positions:
-            self._fail(position, problem_of(error))
+        self._fail(ask.position, problem_of(error))
 
     def named(self, upload: Upload) -> bool:
         """A large upload has its alias, worked out on the pool."""
         if self._bypassed or upload.alias is None:
             return False
         (upload.key,) = self._pipeline.cache.lookup_aliases([upload.alias])
-        return upload.key is not None and self._found([upload.position], upload.key)
+        return upload.key is not None and self._found(upload.position, upload.key)
 
     def decoded(self, upload: Upload, rows: Rows) -> None:
         """A picture has become a row: it may be known by its pixels, or must be computed."""
@@ -175,7 +158,7 @@ class PendingAnswer:
             if key != upload.key:
                 alias = upload.alias or self._pipeline.alias(self._served, upload.picture)
                 self._pipeline.cache.keep_aliases([alias], [key], generation)
-            if self._found([upload.position], key):
+            if self._found(upload.position, key):
                 return
         if self._options.cache.only_if_cached:
             self._deferred.errback(self._abandon(not_cached(1)))
@@ -187,14 +170,13 @@ class PendingAnswer:
         """A picture that will be no row."""
         self._fail(upload.position, problem)
 
-    def _found(self, positions: Sequence[int], key: bytes) -> bool:
+    def _found(self, position: int, key: bytes) -> bool:
         """Settles a row as a hit, if it is one by now."""
         (found,) = self._pipeline.look_up(self._served, [key], self._options)
         if found is None:
             return False
-        for position in positions:
-            self._packed[position] = found
-        self._settle(positions, Outcome.HIT)
+        self._packed[position] = found
+        self._settle([position], Outcome.HIT)
         self._finish_if_complete()
         return True
 
@@ -261,7 +243,6 @@ class PendingAnswer:
     def _close(self) -> None:
         self._state = State.CLOSED
         self._pictures.stop()
-        self._ready.clear()
         if self._timer is not None and self._timer.active():
             self._timer.cancel()
         self._batcher.leave(self, self._asks)
@@ -269,7 +250,8 @@ class PendingAnswer:
 
 def not_cached(rows: int) -> Problem:
     """The answer to only-if-cached when rows are missing (RFC 9111, section 5.2.1.7)."""
-    return Problem(504, f"{rows} of the rows are not in the cache", reason="not_cached")
+    what = "a row is" if rows == 1 else f"{rows} rows are"
+    return Problem(504, f"{what} not in the cache", reason="not_cached")
 
 
 def problem_of(error: BaseException) -> Problem:

@@ -29,7 +29,7 @@ class Asking:
         keyed = ask.pop("keyed", True)
         lane = ask.pop("lane", ("serving_default",))
         self.asks = [
-            Ask(self, [at], bench.signature, rows, at, lane, 16, str(n).encode() if keyed else None, **ask)
+            Ask(self, at, bench.signature, rows, at, lane, 16, str(n).encode() if keyed else None, **ask)
             for at, n in enumerate(numbers)
         ]
         self.left = list(self.asks)
@@ -38,14 +38,14 @@ class Asking:
         return self.left.pop(0) if self.left else None
 
     def answered(self, ask: Ask, packed: Buffer, batch: Batch, first: bool) -> None:
-        assert ask.positions[0] not in self.answers
-        self.answers[ask.positions[0]] = LAYOUT.unpack(packed)["double"][0] / 2
+        assert ask.position not in self.answers
+        self.answers[ask.position] = LAYOUT.unpack(packed)["double"][0] / 2
         if first:
-            self.firsts.append(ask.positions[0])
+            self.firsts.append(ask.position)
 
     def failed(self, ask: Ask, error: BaseException) -> None:
-        assert ask.positions[0] not in self.answers
-        self.answers[ask.positions[0]] = error
+        assert ask.position not in self.answers
+        self.answers[ask.position] = error
 
 
 class Bench:
@@ -142,6 +142,27 @@ def test_when_all_leave_while_the_row_is_queued_the_graph_never_sees_it():
     assert bench.session.seen == [[0.0] * 4]
 
 
+def test_a_row_that_all_left_is_new_to_who_asks_next():
+    bench = Bench()
+    bench.ask(0)
+    gone = bench.ask(7, 8)
+    bench.batcher.leave(gone, gone.asks)
+    asking = bench.ask(7)
+    bench.graph.step_all()
+    assert asking.answers == {0: 7.0}
+    assert bench.session.seen == [[0.0] * 4, [7.0] * 4]
+
+
+def test_who_leaves_makes_room_for_those_that_wait():
+    bench = Bench(queue_rows=4, max_rows=2)
+    bench.ask(0)
+    gone = bench.ask(1, 2, 3, 4)
+    waiting = bench.bulk(5, 6)
+    assert not any(ask.pending for ask in waiting.asks)
+    bench.batcher.leave(gone, gone.asks)
+    assert all(ask.pending for ask in waiting.asks)
+
+
 def test_who_leaves_while_being_fed_brings_no_more_rows():
     bench = Bench(queue_rows=4, max_rows=2)
     asking = bench.bulk(*map(float, range(10)))
@@ -228,6 +249,22 @@ def test_room_that_was_promised_is_not_promised_again_and_comes_back():
     bench.ask(4, 5)
 
 
+def test_a_promise_shrinks_as_its_rows_are_queued():
+    bench = Bench(queue_bytes=64)
+    bench.ask(0)
+    slow = Asking(bench, [1, 2, 3], Priority.INTERACTIVE)
+    bench.batcher.admit(slow, 3, 48)
+    held = slow.left.pop()
+    bench.batcher.feed(slow)
+    with pytest.raises(Problem):
+        bench.ask(4, 5)
+    bench.ask(4)
+    slow.left.append(held)
+    bench.batcher.feed(slow)
+    bench.graph.step_all()
+    assert slow.answers == {0: 1, 1: 2, 2: 3}
+
+
 def test_a_request_larger_than_the_queue_is_fed_in_pieces():
     bench = Bench(queue_rows=4, max_rows=2)
     asking = bench.ask(*map(float, range(50)))
@@ -262,6 +299,18 @@ def test_bulk_gets_at_least_one_row_in_eight_of_contended_batches():
         done = [row[0] >= 5000 for row in bench.session.seen]
         assert sum(done) >= len(done) // 8 - max_rows, max_rows
         assert sum(done) <= len(done) // 8 + 2 * max_rows, max_rows
+
+
+def test_bulk_that_ran_alone_has_not_used_up_its_share():
+    bench = Bench(max_rows=1, queue_rows=100_000)
+    bench.bulk(*[5000.0 + n for n in range(100)])
+    for _ in range(50):
+        bench.graph.step()
+    bench.ask(*[float(n) for n in range(100)])
+    bench.session.seen.clear()
+    for _ in range(10):
+        bench.graph.step()
+    assert sum(row[0] >= 5000 for row in bench.session.seen[1:]) == 1
 
 
 def test_bulk_in_another_lane_does_not_starve():
@@ -362,4 +411,5 @@ def test_any_schedule_settles_every_row_once(schedule, max_rows, queue_rows):
         if at not in gone:
             assert len(asking.answers) == len(numbers)
     assert (bench.batcher.rows, bench.batcher.bytes, bench.batcher._promises, bench.batcher._twins) == (0, 0, {}, {})
+    assert not bench.batcher._lanes._lanes
     assert all(size <= max_rows for size in bench.session.batches)

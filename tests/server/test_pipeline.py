@@ -176,6 +176,31 @@ def test_who_hangs_up_while_a_batch_is_handed_out_harms_nobody(bench):
     assert bench.counts == {"asked": 4, "computed": 2, "collapsed": 1, "failed": 1}
 
 
+def test_who_hangs_up_while_a_failed_batch_is_handed_out_is_counted_once(bench):
+    bench.ask(number_rows(0))
+    asked = [bench.ask(number_rows(BROKEN)) for _ in range(2)]
+    assert asked[0].deferred is not None
+    asked[0].deferred.addCallback(lambda _: asked[1].hang_up())
+    bench.run()
+    assert isinstance(asked[1].failure, CancelledError)
+    assert bench.counts == {"asked": 3, "computed": 1, "failed": 2}
+
+
+def test_where_the_time_went(bench):
+    ticks = iter((10.0, 10.5, 20.0, 20.25))
+    bench.pipeline.monotonic = lambda: next(ticks)
+    bench.ask(number_rows(0))
+    asked = bench.ask(number_rows(1), Picture(b"2", NumberPicture()), Picture(b"3", NumberPicture()))
+    bench.pool.step_all()
+    bench.clock.advance(2.0)
+    bench.graph.step()
+    bench.clock.advance(3.0)
+    bench.graph.step()
+    assert asked.answer is not None
+    timing = asked.answer.timing
+    assert (timing.decode, timing.queue, timing.graph) == (0.75, 2.0, 3.0)
+
+
 @pytest.mark.parametrize(
     ("error", "status", "says"),
     [
@@ -303,8 +328,10 @@ def test_no_store_decodes_and_leaves_no_alias(bench):
     decoder = NumberPicture()
     for _ in range(2):
         assert bench.answer(Picture(b"7", decoder), no_store=True).outcomes == ["bypassed"]
-    assert bench.answer(Picture(b"7" + b" " * LARGE, decoder), no_store=True).outcomes == ["bypassed"]
-    assert decoder.decodes == 3
+    large = Picture(b"7" + b" " * LARGE, decoder)
+    bench.answer(large)
+    assert bench.answer(large, no_store=True).outcomes == ["bypassed"]
+    assert decoder.decodes == 4
 
 
 def test_no_cache_computes_anew_and_keeps(bench):
@@ -426,6 +453,15 @@ def test_a_late_picture_is_not_decoded_any_more(bench):
     bench.run()
     assert asked.outcomes == ["failed"]
     assert decoder.decodes == 0
+
+
+def test_of_many_late_pictures_none_is_begun_any_more():
+    bench = PipelineBench(max_rows=2)
+    decoder = NumberPicture()
+    asked = bench.ask(*[Picture(str(n).encode(), decoder) for n in range(20)], timeout=1.0)
+    bench.clock.advance(1.0)
+    assert asked.outcomes == ["failed"] * 20
+    assert len(bench.pool.calls) == 4
 
 
 def test_a_full_queue_is_said_at_once():
