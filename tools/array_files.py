@@ -6,6 +6,7 @@ Reader thread; opening, on the main thread, reads the headers only.
 from __future__ import annotations
 
 import zipfile
+import zlib
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -63,6 +64,12 @@ class NpzFile:
 
     def groups(self) -> Iterator[Group]:
         """See Source."""
+        try:
+            yield from self._groups()
+        except (zipfile.BadZipFile, zlib.error, EOFError) as error:
+            raise ValueError(f"{self._path}: {str(error) or 'it ends too early'}") from None
+
+    def _groups(self) -> Iterator[Group]:
         step = rows_at_once(sum(column.row_bytes for column in self._columns))
         with zipfile.ZipFile(self._path) as archive, ExitStack() as stack:
             names = [column.member for column in self._columns]

@@ -238,6 +238,11 @@ def test_silence_names_the_rows_that_failed() -> None:
 
 def test_all_is_written_whatever_the_pipe_takes_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     taken: list[bytes] = []
-    monkeypatch.setattr("os.write", lambda _, text: taken.append(bytes(text[:3])) or len(text[:3]))  # type: ignore[func-returns-value]
+
+    def write(_: int, text: memoryview) -> int:
+        taken.append(bytes(text[:3]))
+        return len(taken[-1])
+
+    monkeypatch.setattr("os.write", write)
     write_all(1, b"abcdefgh")
     assert taken == [b"abc", b"def", b"gh"]

@@ -17,7 +17,7 @@ class Waits:
 
     def __init__(self, window: Window, *calls: Callable[[], Any]) -> None:
         self.calls = list(calls)
-        window._changed.wait = self  # type: ignore[method-assign]
+        window._changed.wait = self  # type: ignore[method-assign, assignment]
 
     def __call__(self, *_: Any) -> bool:
         self.calls.pop(0)()
