@@ -239,5 +239,5 @@ def stack_rows(spec: TensorSpec, rows: Sequence[Array]) -> Array:
     shape = shapes.pop() if shapes else tuple(dimension or 0 for dimension in spec.shape or ())
     stacked = np.empty((len(rows), *shape), dtype=spec.numpy_dtype)
     for index, row in enumerate(rows):
-        stacked[index] = row
+        stacked[index, ...] = row  # the dots: else a single string would stand there as an array
     return stacked

@@ -44,6 +44,7 @@ def tensors(draw: Any) -> tuple[list[TensorSpec], dict[str, Any], int]:
 
 def same(one: Any, other: Any) -> bool:
     if one.dtype == object:
+        assert all(type(element) is bytes for element in one.flat)
         return bool(one.shape == other.shape and one.tolist() == other.tolist())
     return bool(one.shape == other.shape and one.dtype == other.dtype and one.tobytes() == other.tobytes())
 
