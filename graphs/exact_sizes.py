@@ -29,6 +29,8 @@ def exact_sizes(graph: LoadedGraph, signature: Signature, kinds: Sequence[Kind],
     """The sizes to run, ascending; () where not even one keeps a row's bytes."""
     small = sum(spec.row_bytes or 0 for spec in signature.row_inputs) <= SMALL_ROW
     count = max(MANY if small else FEW, max_rows)
+    # What rounds otherwise is the kernels, not the values: one kind is enough where a row takes milliseconds.
+    kinds = kinds if small else kinds[:1]
     if signature.batch is not None:
         return (signature.batch,) if _digest(graph, signature, kinds, count, signature.batch) else ()
     groups: dict[bytes, list[int]] = {}
