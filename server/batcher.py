@@ -127,6 +127,7 @@ class Batcher:
         self._running = False
         self.rows = 0
         self.bytes = 0
+        self.batches = 0  # that have run
         self._promises: dict[Asker, Promise] = {}
 
     def admit(self, asker: Asker, rows: int, nbytes: int) -> None:
@@ -251,6 +252,7 @@ class Batcher:
         else:
             packed = result.packed
         self._computed(batch, packed)
+        self.batches += 1
         for row in batch.rows:
             self._untwin(row)
             for ask in row.asks:

@@ -53,7 +53,7 @@ class PendingAnswer:
         self._ready: deque[Ask] = deque()
         name = partial(pipeline.alias, served)
         self._pictures = Decoding(pipeline, self, name, ahead=2 * model.batcher.limits.max_rows)
-        self._waited = False
+        self._looked = model.batcher.batches
         self._timer: Any = None
         self._state = State.STARTING
         self._deferred: Deferred[Answer] = Deferred(lambda _: self._cancelled())
@@ -86,7 +86,6 @@ class PendingAnswer:
         self._pictures.go_on()
         if self._ready:
             self._batcher.feed(self)
-        self._waited = bool(self._ready)
         self._finish_if_complete()
         return self._deferred
 
@@ -120,12 +119,19 @@ class PendingAnswer:
         self._ready.append(ask)
 
     def next_ask(self) -> Ask | None:
-        """The next row for the queue. One that had to wait for room may have been answered for somebody meanwhile."""
-        while self._ready:
-            ask = self._ready.popleft()
-            if not self._waited or ask.key is None or not self._found(ask.position, ask.key):
-                return ask
-        return None
+        """The next row for the queue."""
+        if self._looked != self._batcher.batches:
+            self._look_again()
+        return self._ready.popleft() if self._ready else None
+
+    def _look_again(self) -> None:
+        """A batch has run: rows that wait for room may have been in it for somebody else."""
+        self._looked, waiting = self._batcher.batches, self._ready
+        found = self._pipeline.look_up(self._served, [ask.key for ask in waiting], self._options)
+        self._ready = deque(ask for ask, packed in zip(waiting, found, strict=True) if packed is None)
+        for ask, packed in zip(waiting, found, strict=True):
+            if packed is not None:
+                self._hit(ask.position, packed)
 
     def answered(self, ask: Ask, packed: Buffer, batch: Batch, first: bool) -> None:
         """A row's outputs have come."""
@@ -175,10 +181,13 @@ class PendingAnswer:
         (found,) = self._pipeline.look_up(self._served, [key], self._options)
         if found is None:
             return False
+        self._hit(position, found)
+        return True
+
+    def _hit(self, position: int, found: Buffer) -> None:
         self._packed[position] = found
         self._settle([position], Outcome.HIT)
         self._finish_if_complete()
-        return True
 
     def _settle(self, positions: Iterable[int], outcome: Outcome, reason: str = "") -> None:
         """Counts rows as done."""
