@@ -9,6 +9,7 @@ from urllib.request import Request, urlopen
 import numpy as np
 import pytest
 
+from rowserve.cache.commits import Limits as WriteQueue
 from tests.tools.processes import arithmetic_model, one_line, rows, rowserve, server, told
 
 
@@ -104,3 +105,14 @@ def test_a_running_server_hits_what_warm_has_made_meanwhile(model: Path, options
         assert {row["cache"] for row in found} == {"hit"}
         assert len(found) == 300
         assert told(rowserve("infer", *options, lines=b"[9,9,9,9]\n", broken=True).stderr) == {"rows": 1, "hit": 1}
+
+
+def test_rows_that_come_faster_than_the_disk_takes_them_are_all_kept(options: list[str], tmp_path: Path) -> None:
+    count = 2 * WriteQueue().rows + 1000
+    file = tmp_path / "rows.jsonl"
+    file.write_bytes(rows(count))
+    done = rowserve("warm", *options, str(file))
+    assert (told(done.stderr), done.returncode) == ({"rows": count, "computed": count}, 0)
+    assert b"not all" not in done.stderr
+    found = rowserve("warm", *options, str(file), broken=True)
+    assert told(found.stderr) == {"rows": count, "hit": count}
