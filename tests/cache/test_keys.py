@@ -61,6 +61,9 @@ CHANGES: dict[str, dict[str, Any]] = {
     "output set": {"outputs": (Y, TensorSpec("z", "float32", (2,)))},
     "a tensor changes sides": {"inputs": (X, Y), "outputs": ()},
     "static input": {"static": {"k": np.array(3)}},
+    "static input renamed": {"static": {"j": np.array(3)}},
+    "static input retyped": {"static": {"k": np.array(3, np.int8)}},
+    "engine setting renamed": {"execution": {"precision": "tensorflow"}},
     "engine setting": {"execution": {"engine": "tensorflow"}},
     "tenant salt": {"tenant": b"t"},
 }

@@ -45,6 +45,14 @@ def test_the_files_are_private(store, tmp_path):
     }
 
 
+def test_commits_reach_the_disk_in_an_order_that_survives_a_crash(store):
+    flags = store._env.flags()
+    assert flags["sync"]
+    assert not flags["metasync"]
+    assert not flags["writemap"]
+    assert not flags["map_async"]
+
+
 def test_the_map_is_the_files_for_ever(tmp_path):
     store = LmdbStore(tmp_path, MAP)
     put(store, b"a")
