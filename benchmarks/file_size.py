@@ -23,8 +23,8 @@ def bytes_a_row(rows: int, answer: int) -> float:
 
 def figures(quick: bool) -> Iterator[Figure]:
     """Both sizes of answers."""
-    for answer, rows, wanted in ((4000, 100_000, 4600), (100, 400_000, 400)):
-        rows = rows // 20 if quick else rows
+    for answer, many, wanted in ((4000, 100_000, 4600), (100, 400_000, 400)):
+        rows = many // 20 if quick else many
         found = bytes_a_row(rows, answer)
         detail = f"{rows:,} rows; the answer and its key alone are {answer + 32:,} B"
         yield Figure(f"file bytes a row, {answer:,}-byte answers", found, " B", wanted, detail)

@@ -112,10 +112,12 @@ def figures(quick: bool) -> Iterator[Figure]:
                 bare_loop(session, lines, out)
                 rates.append((time.perf_counter() - began, running))
             wholes.append((second_run(cache, source, folder / "out.jsonl"), whole))
-    rate, whole_pair = median_pair(rates), median_pair(wholes)
-    told = f"{rows / rate.bare:,.0f} rows/s against {rows / rate.ours:,.0f}"
-    yield Figure(f"infer over {rows:,} JSON rows of digits, first run, against a bare loop", rate.ratio, "x", 0.5, told, True)
-    yield Figure("its second run, whole process, against the first", whole_pair.ratio, "x", 1 / 3, whole_pair.detail(1, "s"))
+    pair = median_pair(rates)
+    what = f"infer over {rows:,} JSON rows of digits, first run, against a bare loop"
+    detail = f"{rows / pair.bare:,.0f} rows/s against {rows / pair.ours:,.0f}"
+    yield Figure(what, pair.ratio, "x", 0.5, detail, at_least=True)
+    pair = median_pair(wholes)
+    yield Figure("its second run, whole process, against the first", pair.ratio, "x", 1 / 3, pair.detail(1, "s"))
 
 
 if __name__ == "__main__":

@@ -121,7 +121,7 @@ def figures(quick: bool) -> Iterator[Figure]:
         f"the server in all {ms['s']:.1f}"
     )
     what = "EfficientNet-Lite0 through HTTP uploads, against cores / (graph + decode core time a row)"
-    yield Figure(what, statistics.median(shares), "x", 0.85, detail, True)
+    yield Figure(what, statistics.median(shares), "x", 0.85, detail, at_least=True)
 
 
 if __name__ == "__main__":
