@@ -115,8 +115,7 @@ class Server:
 
     def _loaded(self, states: list[ModelState], url: str) -> None:
         ready = [state.model.face for state in states if state.model is not None]
-        if not ready:
-            say("no model can be served")
+        if not ready:  # and each of them has had its line in the log
             self._leave(NOT_STARTED)
             return
         # What the models are made of lives as long as the server: a full collection need not walk it each time.

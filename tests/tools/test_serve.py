@@ -53,7 +53,7 @@ def test_a_folder_that_is_no_model_is_told_in_one_line(
         arithmetic_model(tmp_path / "model2").rename(model / "x")
         (model / "x" / "rowserve.toml").write_text("[batch]\nmax_row = 3\n")
         model = model / "x"
-    arguments = ["--model", f"m={model}"] if command == "serve" else [str(model)]
+    arguments = ["--model", f"m={model}", "--listen", "127.0.0.1:0"] if command == "serve" else [str(model)]
     done = rowserve(command, *arguments, *cache, lines=b"[1]\n", program=REAL)
     assert (done.returncode, done.stdout) == (2, b"")
     assert str(model) in one_line(done.stderr)
@@ -66,10 +66,7 @@ def test_a_corrupt_model_is_told_in_one_line(tmp_path: Path, cache: list[str], c
     arguments = ["--model", f"m={model}", "--listen", "127.0.0.1:0"] if command == "serve" else [str(model)]
     done = rowserve(command, *arguments, *cache, lines=b"[1]\n", program=REAL)
     assert (done.returncode, done.stdout) == (2, b"")
-    lines = done.stderr.decode().splitlines()
-    assert str(model) in lines[0]
-    assert "Traceback" not in done.stderr.decode()
-    assert len(lines) == (2 if command == "serve" else 1), lines
+    assert str(model) in one_line(done.stderr)
 
 
 def test_one_broken_model_does_not_keep_the_others_from_serving(tmp_path: Path, cache: list[str]) -> None:
