@@ -263,8 +263,6 @@ class Batcher:
                     ask.asker.failed(ask, outputs)
                 else:
                     ask.asker.answered(ask, outputs, batch, ask is row.asks[0])
-        self._fill()
-        self._pump()
 
 
 def full(rows: int) -> Problem:

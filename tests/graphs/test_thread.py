@@ -18,9 +18,7 @@ class Reactor:
         self.calls: queue.Queue[Any] = queue.Queue()
         self.threads: list[threading.Thread] = []
         self.now = 0.0
-        self.graph = GraphThread(
-            load, start_thread=self._start, call_in_reactor=self.calls.put, clock=lambda: self.now
-        )
+        self.graph = GraphThread(load, start_thread=self._start, call_in_reactor=self.calls.put, clock=lambda: self.now)
 
     def _start(self, live: Any) -> None:
         self.threads.append(threading.Thread(target=live, daemon=True))
