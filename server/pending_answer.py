@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections import deque
 from collections.abc import Iterable, Sequence
 from enum import Enum
@@ -54,6 +55,7 @@ class PendingAnswer:
         name = partial(pipeline.alias, served)
         self._pictures = Decoding(pipeline, self, name, ahead=2 * model.batcher.limits.max_rows)
         self._looked = model.batcher.batches
+        self._sure = sys.maxsize  # rows at the head of the line that are known to be missing: at first, all
         self._timer: Any = None
         self._state = State.STARTING
         self._deferred: Deferred[Answer] = Deferred(lambda _: self._cancelled())
@@ -121,17 +123,26 @@ class PendingAnswer:
     def next_ask(self) -> Ask | None:
         """The next row for the queue."""
         if self._looked != self._batcher.batches:
+            self._looked, self._sure = self._batcher.batches, 0
+        if not self._sure:
             self._look_again()
-        return self._ready.popleft() if self._ready else None
+        if not self._ready:
+            return None
+        self._sure -= 1
+        return self._ready.popleft()
 
     def _look_again(self) -> None:
-        """A batch has run: rows that wait for room may have been in it for somebody else."""
-        self._looked, waiting = self._batcher.batches, self._ready
-        found = self._pipeline.look_up(self._served, [ask.key for ask in waiting], self._options)
-        self._ready = deque(ask for ask, packed in zip(waiting, found, strict=True) if packed is None)
-        for ask, packed in zip(waiting, found, strict=True):
-            if packed is not None:
-                self._hit(ask.position, packed)
+        """Batches have run: rows that waited for room may have been in them for somebody else. One batch's worth is
+        looked up at a time, until some are found missing; `_sure` counts those at the head of the line."""
+        while self._ready and not self._sure:
+            ahead = [self._ready.popleft() for _ in range(min(len(self._ready), self._batcher.limits.max_rows))]
+            found = self._pipeline.look_up(self._served, [ask.key for ask in ahead], self._options)
+            missing = [ask for ask, packed in zip(ahead, found, strict=True) if packed is None]
+            self._ready.extendleft(reversed(missing))
+            self._sure = len(missing)
+            for ask, packed in zip(ahead, found, strict=True):
+                if packed is not None:
+                    self._hit(ask.position, packed)
 
     def answered(self, ask: Ask, packed: Buffer, batch: Batch, first: bool) -> None:
         """A row's outputs have come."""

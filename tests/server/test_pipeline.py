@@ -20,7 +20,7 @@ from rowserve.handlers.problem import Problem
 from rowserve.server.decoding import LARGE
 from rowserve.server.pending_answer import problem_of
 from tests.doubles import BROKEN, arithmetic_signature, number_rows
-from tests.server.conftest import PipelineBench, outcomes
+from tests.server.conftest import PipelineBench, new_store, outcomes
 
 
 class NumberPicture:
@@ -497,6 +497,22 @@ def test_rows_that_wait_for_room_are_hits_when_somebody_else_had_them_computed_m
     bench.run()
     assert all(one.doubles == [2.0 * n for n in range(20)] for one in asked)
     assert sorted(row[0] for row in bench.session.seen) == list(range(20))
+
+
+def test_a_long_wait_for_room_looks_at_no_more_than_a_batch_of_rows_at_a_time():
+    looked: list[int] = []
+
+    class Watched(RowCache):
+        def lookup(self, keys: Any, max_age: float | None = None) -> Any:
+            looked.append(len(keys))
+            return super().lookup(keys, max_age)
+
+    bench = PipelineBench(cache=Watched(new_store(), start_thread=lambda run: None), queue_rows=8, max_rows=4)
+    asked = bench.ask(number_rows(*range(100)), priority=Priority.BULK)
+    bench.run()
+    assert asked.doubles == [2.0 * n for n in range(100)]
+    assert looked.pop(0) == 100
+    assert max(looked) == 4
 
 
 # The cache's troubles
