@@ -7,7 +7,7 @@ in order. While too many rows are on their way, or the client does not take its 
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -16,13 +16,14 @@ from twisted.internet.interfaces import IPushProducer
 from zope.interface import implementer
 
 from rowserve.handlers import ndjson
+from rowserve.handlers.http_headers import answer_headers
 from rowserve.handlers.lines import Line, LineSplitter
 from rowserve.handlers.problem import Problem
 from rowserve.server.bodies import BodySink
 from rowserve.server.stream_wishes import read_wishes
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from twisted.python.failure import Failure
 
@@ -36,16 +37,19 @@ GROUP_BYTES = 131072
 # Splitting costs about 2 us a line: of bytes with more lines than this, so many are split in a turn.
 MANY_LINES = 512
 SPLIT_BYTES = 1024
+SMALL_BODY = 16384
+HEADERS = (("Content-Type", ndjson.CONTENT_TYPE),)
 
 
 @dataclass(slots=True, eq=False)
 class Group:
-    """Lines that are asked together; `text` is their answer, once it is there."""
+    """Lines that are asked together. `text` is their answer, once it is there; `headers` speak of it as a whole."""
 
     first: int
-    lines: list[Line]
-    nbytes: int
+    lines: list[Line] = field(default_factory=list)
+    nbytes: int = 0
     text: bytes | None = None
+    headers: Sequence[tuple[str, str]] = HEADERS
     cancel: Callable[[], None] | None = None
 
 
@@ -66,12 +70,13 @@ class RowStream(BodySink):
         self._group_lines = 1 if wishes.options.cache.only_if_cached else GROUP_LINES
         self._reader = ndjson.LineReader(model.face, self._signature)
         self._splitter = LineSplitter(api.limits.line_bytes)
+        # A small body is asked when it is complete: then its answer can begin with what became of its rows.
+        self._small = request.length is not None and request.length <= SMALL_BODY
         self._unsplit = b""
         self._lines: deque[Line] = deque()
         self._groups: deque[Group] = deque()
-        self._read = 0  # lines that went into groups
-        self._rows = 0  # lines on their way
-        self._bytes = 0
+        self._read = self._rows = self._bytes = 0  # lines in groups so far; lines and bytes of those on their way
+        self._headers: Sequence[tuple[str, str]] = HEADERS
         self._kept = b""  # with sync: the last line, until all is on disk
         self._fault: Problem | None = None
         self._ended = False
@@ -86,12 +91,16 @@ class RowStream(BodySink):
     @property
     def full(self) -> bool:
         """Whether nothing more may be fed now."""
-        return bool(self._lines) or not self._room
+        return not self._gathering and (bool(self._lines) or not self._room)
 
     @property
     def owing(self) -> bool:
         """Whether the client has sent lines that are not answered yet."""
-        return bool(self._lines or self._groups)
+        return not self._gathering and bool(self._lines or self._groups)
+
+    @property
+    def _gathering(self) -> bool:
+        return self._small and not self._ended
 
     @property
     def _room(self) -> bool:
@@ -124,14 +133,14 @@ class RowStream(BodySink):
     # Groups
 
     def _go_on(self) -> None:
-        if self._turn is None and self._lines and self._room:
+        if self._turn is None and self._lines and self._room and not self._gathering:
             self._asking = True
             try:
                 self._ask(self._next_group())
             finally:
                 self._asking = False
         self._flush()
-        if self._turn is None and self._lines and self._room:
+        if self._turn is None and self._lines and self._room and not self._gathering:
             self._turn = self._api.clock.callLater(0, self._next_turn)
 
     def _next_turn(self) -> None:
@@ -141,7 +150,7 @@ class RowStream(BodySink):
             self._request.pump()
 
     def _next_group(self) -> Group:
-        group = Group(self._read + 1, [], 0)
+        group = Group(self._read + 1)
         while self._lines and len(group.lines) < self._group_lines:
             line = self._lines[0]
             size = len(line) if isinstance(line, bytes) else 0
@@ -171,6 +180,8 @@ class RowStream(BodySink):
             self._answered(group, answer)
 
     def _answered(self, group: Group, answer: Answer) -> None:
+        if self._small and len(group.lines) == self._read and not self._lines:
+            group.headers = answer_headers(answer, ndjson.CONTENT_TYPE)
         encode = partial(ndjson.encode_lines, self._model.face, answer, self._wants, group.first)
         if sum(len(row) for row in answer.packed if row is not None) > self._api.limits.pool_encode_bytes:
             self._when(group, self._api.defer_to_pool(encode), partial(self._done, group))
@@ -211,6 +222,7 @@ class RowStream(BodySink):
             group = self._groups.popleft()
             self._rows -= len(group.lines)
             self._bytes -= group.nbytes
+            self._headers = group.headers
             self._write(group.text or b"")
         if self._ended and not self._lines and not self._groups and not self._paused:
             self._end()
@@ -225,7 +237,7 @@ class RowStream(BodySink):
 
     def _begin(self) -> None:
         if not self._request.startedWriting:
-            self._request.start(200, [("Content-Type", ndjson.CONTENT_TYPE)], final=False)
+            self._request.start(200, self._headers, final=False)
             self._request.registerProducer(self, True)
             self._request.write(b"")
 

@@ -197,6 +197,21 @@ def test_only_if_cached_on_lines_fails_only_the_lines_that_are_missing(server):
     assert server.adds_up()
 
 
+def test_a_small_body_of_lines_is_answered_with_what_became_of_its_rows(server):
+    server.predict(1)
+    server.bench.run()
+    for body, told in (("[1,1,1,1]\n[2,2,2,2]\n", "fwd=partial"), ("[1,1,1,1]\n" * 3000, None)):
+        client = server.connect()
+        client.send(f"POST /rows/m HTTP/1.1\r\nHost: h\r\nContent-Length: {len(body)}\r\n\r\n{body}".encode())
+        for _ in range(60):
+            server.turns()
+            server.bench.run()
+        reply = client.reply()
+        assert len(reply.lines) == body.count("\n")
+        assert (reply.headers.get("cache-status") or "").startswith(f"rowserve; {told}" if told else "")
+        assert ("server-timing" in reply.headers) == bool(told)
+
+
 def test_refused_requests_count_no_rows(server):
     assert server.send('{"instances": [[1, 2]]}').reply().status == 400
     assert server.send("nothing").reply().status == 400
