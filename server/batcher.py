@@ -232,7 +232,7 @@ class Batcher:
             if self._timer is None or not self._timer.active():
                 self._timer = self._clock.callLater(oldest.arrived + limits.max_wait - now, self._pump)
             return
-        rows = self._lanes.take(lane, limit)
+        rows = self._lanes.take(lane, batch_size(self._lanes.size(lane), limit))
         for row in rows:
             row.running = True
             self._count(row, -1)
@@ -263,6 +263,14 @@ class Batcher:
                     ask.asker.failed(ask, outputs)
                 else:
                     ask.asker.answered(ask, outputs, batch, ask is row.asks[0])
+
+
+def batch_size(waiting: int, most: int) -> int:
+    """How many of the waiting rows run next: all up to 8, then the nearest below of 8, 10, 12, 14, 16, 20, 24, 28 ...
+
+    TensorFlow builds kernels for each new size and keeps them. A few sizes are soon warm; all of them fill the memory.
+    """
+    return most if waiting >= most else waiting & -1 << max(0, waiting.bit_length() - 3)
 
 
 def full(rows: int) -> Problem:

@@ -12,7 +12,7 @@ from rowserve.graphs.rows import Buffer, RowLayout
 from rowserve.graphs.session import GraphSession  # noqa: F401  (the interface that the double stands for)
 from rowserve.handlers.items import Priority
 from rowserve.handlers.problem import Problem
-from rowserve.server.batcher import Ask, Batch, Batcher, BatchLimits
+from rowserve.server.batcher import Ask, Batch, Batcher, BatchLimits, batch_size
 from tests.doubles import BROKEN, ArithmeticSession, SteppedGraphThread, number_rows
 
 LAYOUT = RowLayout(ArithmeticSession().signatures[0].outputs)
@@ -413,3 +413,16 @@ def test_any_schedule_settles_every_row_once(schedule, max_rows, queue_rows):
     assert (bench.batcher.rows, bench.batcher.bytes, bench.batcher._promises, bench.batcher._twins) == (0, 0, {}, {})
     assert not bench.batcher._lanes._lanes
     assert all(size <= max_rows for size in bench.session.batches)
+
+
+def test_batches_have_few_sizes_and_hold_most_of_what_waits():
+    bench = Bench(max_rows=256)
+    bench.ask(0)
+    bench.ask(*range(1, 101))
+    bench.graph.step_all()
+    assert bench.session.batches == [1, 96, 4]
+    for most in (1, 7, 100, 256):
+        sizes = [batch_size(waiting, most) for waiting in range(1, 1000)]
+        assert all(min(waiting, most) * 0.8 < size <= min(waiting, most) for waiting, size in enumerate(sizes, 1))
+        assert len(set(sizes)) <= 29
+        assert most in sizes
