@@ -10,12 +10,14 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from rowserve.cache.commits import Limits as WriteQueue
 from rowserve.server.card import BatchCard
 from tests.doubles import BROKEN
-from tests.tools.processes import arithmetic_model, one_line, rows, rowserve, started, told
+from tests.model_recipes import RECIPES
+from tests.tools.processes import ARITHMETIC, REAL, arithmetic_model, one_line, rows, rowserve, started, told
 
 CACHE_WORD = re.compile(rb'"cache":"[a-z]+"')
 
@@ -121,9 +123,30 @@ def test_a_killed_run_is_resumed(options: list[str], tmp_path: Path) -> None:
         purge(options)
 
 
-def killed_after(options: list[str], file: Path, read: int) -> int:
+@pytest.mark.slow
+def test_in_exact_mode_a_killed_run_is_resumed_byte_for_byte(tmp_path: Path) -> None:
+    model = RECIPES["dense"](tmp_path / "dense")  # alone, a row of this has other last bits than in a batch
+    (model / "rowserve.toml").write_text("[cache]\nexact = true\n")
+    numbers = np.random.default_rng(3).normal(size=(6000, 512)).round(2)
+    lines = b"".join(json.dumps(row.tolist()).encode() + b"\n" for row in numbers)
+    file = tmp_path / "rows.jsonl"
+    file.write_bytes(lines)
+    options = [str(model), "--cache", str(tmp_path / "cache")]
+    killed_after(options, file, 100, program=REAL)
+    again = rowserve("infer", *options, lines=lines, program=REAL)
+    outcomes = [answer["cache"] for answer in answers(again.stdout)]
+    assert {"hit", "computed"} <= set(outcomes)
+    whole = rowserve("infer", str(model), "--cache", str(tmp_path / "other"), lines=lines, program=REAL)
+    assert whole.returncode == 0
+    assert without_cache_words(again.stdout) == without_cache_words(whole.stdout)
+
+
+def killed_after(options: list[str], file: Path, read: int, program: str = ARITHMETIC) -> int:
     """Kills a run once it has printed so many lines; how many it had."""
-    with file.open("rb") as lines, started("infer", *options, stdin=lines, stderr=subprocess.DEVNULL) as process:
+    with (
+        file.open("rb") as lines,
+        started("infer", *options, program=program, stdin=lines, stderr=subprocess.DEVNULL) as process,
+    ):
         assert process.stdout is not None
         for _ in range(read):
             assert process.stdout.readline()
