@@ -23,7 +23,7 @@ from rowserve.graphs.load_settings import LoadSettings
 
 # 2 leaves TensorFlow's errors and drops its banners; a user's own setting wins.
 QUIET = {"TF_CPP_MIN_LOG_LEVEL": "2", "AUTOGRAPH_VERBOSITY": "0"}
-BANNER = re.compile(rb"WARNING: All log messages before absl::InitializeLog|[IW]\d{4} .*(port|cpu_feature_guard)\.cc:")
+BANNER = re.compile(rb"WARNING: All log messages before absl::InitializeLog|[IWE]\d{4} .*(port|cpu_feature_guard|cuda\w*)\.cc:")
 # tensorflow.errors codes that speak of the values fed: invalid argument, out of range, unimplemented, data
 # loss.
 ROW_CODES = frozenset({3, 11, 12, 15})
@@ -45,6 +45,9 @@ def _tensorflow() -> Any:
     with warnings.catch_warnings(), without_banners():
         warnings.simplefilter("ignore")
         import tensorflow as tf
+
+        # The first look for devices complains too, on every machine without a GPU.
+        tf.config.list_physical_devices()
     tf.get_logger().setLevel("ERROR")
     return tf
 
