@@ -13,12 +13,14 @@ from typing import Any
 class Problem(Exception):
     """A fault that has an answer: `status` (HTTP), `title` (its kind), `detail` (what is wrong, what to do).
 
-    `reason` is the label under which a failed row is counted. `retry_after` is in seconds.
+    `reason` is the label under which a failed row is counted. `retry_after` is in seconds. `detail` may quote a
+    client: what is no Unicode in it (a lone surrogate, which JSON allows) becomes a question mark.
     """
 
     def __init__(
         self, status: int, detail: str, *, title: str = "", reason: str = "", retry_after: float | None = None
     ) -> None:
+        detail = detail if detail.isascii() else detail.encode("utf-8", "replace").decode()
         super().__init__(detail)
         self.status = status
         self.title = title or phrase(status)

@@ -33,7 +33,7 @@ class ApiRequest(server.Request):
     """A request as the Api sees it.
 
     `begin` is called when the headers are complete; the Api then opens a sink for the body. `headers` have names in
-    lower case and the last of several values. `respond` answers; after the client has gone it does nothing.
+    lower case, and several values joined by commas. `respond` answers; after the client has gone it does nothing.
     """
 
     defaultContentType = None  # noqa: N815
@@ -209,7 +209,7 @@ class ApiRequest(server.Request):
     def headers(self) -> dict[str, str]:
         """All headers, names in lower case."""
         return {
-            name.decode("latin-1").lower(): values[-1].decode("latin-1")
+            name.decode("latin-1").lower(): b", ".join(values).decode("latin-1")
             for name, values in self.requestHeaders.getAllRawHeaders()
         }
 

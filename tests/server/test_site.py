@@ -164,6 +164,14 @@ def test_options_of_a_request_reach_the_pipeline():
     assert server.request("POST", "/images/m", form(b"a"), **FORM, Request_Timeout="soon").status == 400
 
 
+def test_a_wish_may_stand_in_a_header_line_of_its_own():
+    server = Server()
+    raw = head("POST", "/v1/models/m:predict", len(PREDICT), Cache_Control="no-store", X="y")
+    server.connect().send(raw.replace(b"X: y", b"Cache-Control: max-age=7") + PREDICT)
+    ((_, options),) = server.pipeline.seen
+    assert (options.cache.no_store, options.cache.max_age) == (True, 7.0)
+
+
 def test_a_whole_request_may_be_refused_with_a_time_to_come_again():
     server = Server()
     server.pipeline.holding = True
@@ -317,3 +325,13 @@ def test_header_values_that_are_no_utf8_are_no_crash():
     client = Server().connect()
     client.send(raw + b"abc")
     assert client.reply().status == 200
+
+
+def test_a_lone_surrogate_in_a_name_is_told_and_harms_no_other_row():
+    server = Server()
+    reply = server.request("POST", "/rows/m?outputs=sum", b'[1, 2]\n{"\\ud800": 1}\n[3, 4]\n')
+    assert [line.get("error", {}).get("status") for line in reply.lines] == [None, 400, None]
+    assert "row.?: no such input" in reply.lines[1]["error"]["detail"]
+    reply = server.request("POST", "/v1/models/m:predict", b'{"instances": [{"\\ud800": 1}]}')
+    assert reply.status == 400
+    assert "named input: ?" in reply.json["error"]
