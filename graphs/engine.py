@@ -23,9 +23,10 @@ from rowserve.graphs.load_settings import LoadSettings
 
 # 2 leaves TensorFlow's errors and drops its banners; a user's own setting wins.
 QUIET = {"TF_CPP_MIN_LOG_LEVEL": "2", "AUTOGRAPH_VERBOSITY": "0"}
-BANNER = re.compile(rb"WARNING: All log messages before absl::InitializeLog|[IWE]\d{4} .*(port|cpu_feature_guard|cuda\w*)\.cc:")
-# tensorflow.errors codes that speak of the values fed: invalid argument, out of range, unimplemented, data
-# loss.
+BANNER = re.compile(
+    rb"WARNING: All log messages before absl::InitializeLog|[IWE]\d{4} .*(port|cpu_feature_guard|cuda\w*)\.cc:"
+)
+# tensorflow.errors codes that speak of the values fed: invalid argument, out of range, unimplemented, data loss.
 ROW_CODES = frozenset({3, 11, 12, 15})
 
 
