@@ -9,9 +9,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from rowserve.graphs.batch_sizes import batch_sizes
 from rowserve.graphs.description import ModelDescription
 from rowserve.graphs.errors import CannotLoad, GraphError, one_line
-from rowserve.graphs.exact_sizes import candidates, exact_sizes
+from rowserve.graphs.exact_sizes import exact_sizes
 from rowserve.graphs.execution import execution
 from rowserve.graphs.fingerprint import fingerprint
 from rowserve.graphs.freezing import NothingToFreeze, freeze
@@ -210,6 +211,6 @@ def warm(session: GraphSession, trials: Mapping[str, Trial], max_rows: int) -> N
             continue
         fixed = (signature.batch,) if signature.batch is not None else session.description.exact_sizes.get(name)
         for kind in trials[name].passed[:1]:
-            for size in fixed or candidates(max_rows):
+            for size in fixed or batch_sizes(max_rows):
                 session.run(name, make_up(signature, kind, size))
             session.settle(name, make_up(signature, kind, min(fixed or (1,))))

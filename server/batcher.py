@@ -12,6 +12,7 @@ from functools import partial
 from typing import Any, Protocol
 
 from rowserve.cache.keys import Generation
+from rowserve.graphs.batch_sizes import batch_size
 from rowserve.graphs.isolation import BatchResult, answer_batch
 from rowserve.graphs.rows import Buffer, Rows, gather
 from rowserve.graphs.signature import Signature
@@ -263,14 +264,6 @@ class Batcher:
                     ask.asker.failed(ask, outputs)
                 else:
                     ask.asker.answered(ask, outputs, batch, ask is row.asks[0])
-
-
-def batch_size(waiting: int, most: int) -> int:
-    """How many of the waiting rows run next: all up to 8, then the nearest below of 8, 10, 12, 14, 16, 20, 24, 28 ...
-
-    TensorFlow builds kernels for each new size and keeps them. A few sizes are soon warm; all of them fill the memory.
-    """
-    return most if waiting >= most else waiting & -1 << max(0, waiting.bit_length() - 3)
 
 
 def full(rows: int) -> Problem:

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from rowserve.graphs import freezing, loading, opening
+from rowserve.graphs.batch_sizes import batch_sizes
 from rowserve.graphs.engine import tensorflow
 from rowserve.graphs.errors import CannotLoad, GraphError, GraphFailed, RowBroken, UnknownOutput
 from rowserve.graphs.isolation import BatchResult, answer_batch
@@ -432,3 +433,16 @@ def test_a_text_graph_is_read_too(model, tmp_path: Path):
     (folder / "saved_model.pbtxt").write_text("meta_graphs { what? }", encoding="utf-8")
     with pytest.raises(CannotLoad, match="corrupt"):
         load(folder, LoadSettings())
+
+
+def test_every_size_that_a_batch_may_have_is_warm_before_it_is_used(model, monkeypatch):
+    ran: list[int] = []
+    run = GraphSession.run
+
+    def watched(self: GraphSession, signature: str, rows: Rows) -> Any:
+        ran.append(rows.count)
+        return run(self, signature, rows)
+
+    monkeypatch.setattr(GraphSession, "run", watched)
+    load(model("linear"), LoadSettings(max_rows=12)).close()
+    assert set(batch_sizes(12)) <= set(ran)
