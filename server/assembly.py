@@ -212,7 +212,10 @@ def labels(source: ModelSource, about: ModelDescription) -> Labels | None:
     file = labels_file(source)
     if file is None:
         return None
-    names = file.read_text(encoding="utf-8").splitlines()
+    try:
+        names = file.read_text(encoding="utf-8").splitlines()
+    except UnicodeDecodeError as error:
+        raise BadSettings(f"model {source.name}: {file} is not UTF-8 text: {error.reason}") from None
     wanted = source.card.labels.output
     outputs = {spec.name: spec for signature in about.signatures.values() for spec in signature.outputs}
     fitting = [name for name, spec in outputs.items() if spec.shape == (len(names),)]

@@ -38,12 +38,18 @@ def discover(models: Path | None, named: Mapping[str, str]) -> list[ModelSource]
 
 
 def under(models: Path) -> Iterator[ModelSource]:
-    """All models in a folder; what is no model folder is passed over."""
+    """All models in a folder; what is no model folder is passed over, and one that cannot be one is a broken model."""
     if not models.is_dir():
         raise BadSettings(f"{models}: no such folder; models live as DIR/NAME/VERSION/")
     for folder in sorted(models.iterdir()):
-        if folder.is_dir() and not folder.name.startswith(".") and (versions(folder) or is_saved_model(folder)):
-            yield from at(folder.name, folder)
+        if not folder.is_dir() or folder.name.startswith("."):
+            continue
+        try:
+            if versions(folder) or is_saved_model(folder):
+                yield from at(folder.name, folder)
+        except (BadSettings, OSError) as error:  # a name that cannot be asked for, or no right to look inside
+            shown = folder.name.encode("utf-8", "backslashreplace").decode()
+            yield ModelSource(shown, 1, folder, Card(), str(error))
 
 
 def at(name: str, path: Path) -> Iterator[ModelSource]:

@@ -159,6 +159,10 @@ def test_labels_that_do_not_fit_are_a_fault_of_the_model(house, linear, tmp_path
     _, _, state = house.serve(copy)
     assert state.state == "broken"
     assert "labels" in state.fault
+    (copy / "assets.extra" / "labels.txt").write_bytes(b"\xff\nb\nc\n")
+    house.close()
+    _, _, state = house.serve(copy)
+    assert "labels.txt is not UTF-8" in state.fault
     (copy / "assets.extra" / "labels.txt").write_text("a\nb\nc\n")
     house.close()
     _, _, state = house.serve(copy)

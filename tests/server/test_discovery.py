@@ -99,6 +99,25 @@ def test_a_card_with_a_wrong_or_unknown_field_names_it(models):
         assert not faults["dogs"]
 
 
+def test_a_folder_that_cannot_be_a_model_does_not_keep_the_others_from_serving(models, monkeypatch):
+    saved_model(models / "my model" / "1")
+    saved_model(models / "caf\udce9" / "1")  # Latin-1 bytes, as the file system shows them
+    (models / "lost+found").mkdir()
+    listed = Path.iterdir
+
+    def refuses(folder: Path):
+        if folder.name == "lost+found":
+            raise PermissionError(13, "Permission denied", str(folder))
+        return listed(folder)
+
+    monkeypatch.setattr(Path, "iterdir", refuses)
+    faults = {source.name: source.fault for source in discover(models, {}) if source.fault}
+    assert sorted(faults) == ["caf\\udce9", "lost+found", "my model"]
+    assert "Permission denied" in faults["lost+found"]
+    assert "is no model name" in faults["my model"]
+    assert {source.name for source in discover(models, {})} == {"cats", "dogs", *faults}
+
+
 def test_labels_come_from_the_card_or_from_the_version(models):
     (source,) = (source for source in discover(models, {}) if source.name == "dogs")
     assert labels_file(source) is None
