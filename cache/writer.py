@@ -65,32 +65,33 @@ class Writer:
 
     def keep(self, kind: Kind, keys: Iterable[bytes], bodies: Iterable[Buffer], tag: bytes) -> int:
         """Queue records; how many were taken. What finds no room is dropped and counted."""
-        taken = 0
-        for key, body in zip(keys, bodies, strict=True):
-            taken += self._offer(Item(kind, key, body, tag))
-        return taken
+        return self._offer([Item(kind, key, body, tag) for key, body in zip(keys, bodies, strict=True)])
 
-    def _offer(self, item: Item) -> bool:
-        stats, limits = self.stats, self.limits
+    def _offer(self, items: Sequence[Item]) -> int:
+        stats, taken, longest = self.stats, 0, self._commits.longest
         with self._changed:
-            if self._closing or not self.has_room() or len(item.body) > self._commits.longest:
-                stats.dropped += 1
-                self._lost += 1
+            waiting = len(self._queue)
+            for item in items:
+                if self._closing or not self.has_room() or len(item.body) > longest:
+                    continue
+                stats.queued_rows += 1
+                stats.queued_bytes += len(item.body)
+                self._queue.append(item)
+                if item.kind is not None:
+                    self.pending[item.key] = item.body
+                taken += 1
+            self._put += taken
+            if taken < len(items):
+                stats.dropped += len(items) - taken
+                self._lost += len(items) - taken
                 self._lost_why = self._lost_why or "no room for them"
-                return False
-            stats.queued_rows += 1
-            stats.queued_bytes += len(item.body)
-            self._queue.append(item)
-            self._put += 1
-            if item.kind is not None:
-                self.pending[item.key] = item.body
-            if len(self._queue) in (1, limits.group_rows):
+            if taken and (not waiting or waiting < self.limits.group_rows <= waiting + taken):
                 self._changed.notify()
-        return True
+        return taken
 
     def forget(self, key: bytes) -> None:
         """Delete the record of `key` if it is still damaged when the turn comes."""
-        self._offer(Item(None, key, b"", b""))
+        self._offer([Item(None, key, b"", b"")])
 
     def has_room(self) -> bool:
         """Whether the queue takes another row."""
