@@ -118,7 +118,7 @@ class MultipartReader:
         except ParserLimitReached as error:
             raise too_large(self._which_limit(str(error))) from None
         except MultipartError as error:
-            raise malformed(f"{error} (part {len(self._parts) + 1})") from None
+            raise malformed(f"{error.args[0]} (part {len(self._parts) + 1})") from None
 
     def _complete(self) -> None:
         segment = self._segment

@@ -121,6 +121,11 @@ def jpeg_size(view: memoryview) -> tuple[int, int]:
     raise broken_picture("a JPEG without a frame header")
 
 
+def jpeg_scans(upload: Buffer) -> int:
+    """How many scans a JPEG has at most: the marker also counts where metadata happen to hold its two bytes."""
+    return bytes(upload).count(bytes((0xFF, SCAN)))
+
+
 def foreign(start: bytes) -> str:
     """The name of a format that is known but not taken, or ""."""
     for magic, name in FOREIGN:

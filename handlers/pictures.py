@@ -27,7 +27,7 @@ from PIL import (  # the five plugins by name: else Pillow imports all of its se
 from rowserve.graphs.rows import Array, Buffer, Rows
 from rowserve.graphs.signature import Signature, numpy_dtype
 from rowserve.handlers.items import PictureDecoder
-from rowserve.handlers.picture_header import broken_picture, picture_header
+from rowserve.handlers.picture_header import broken_picture, jpeg_scans, picture_header
 from rowserve.handlers.picture_settings import PictureCard, PictureSettings, picture_settings
 from rowserve.handlers.problem import Problem
 
@@ -36,6 +36,10 @@ CODE_VERSION = (
 )
 MAX_PIXELS = 50_000_000
 DRAFT_GAP = 2.0  # a JPEG decoded at reduced scale keeps at least so many times the pixels wanted, each way
+# Each scan of a progressive JPEG goes over all its pixels for as little as 75 bytes, so scans x pixels are bounded:
+# by so many times the pixels allowed (usual files have about 10 scans), and as if no picture were smaller than this.
+SCANS = 32
+SCAN_PIXELS = 65536
 WHITE = (255, 255, 255)
 FILTERS = {
     "nearest": Image.Resampling.NEAREST,
@@ -96,6 +100,8 @@ class Decoder:
         """One row of the input's dtype and row shape. Raises Problem 413 or 422."""
         header = picture_header(upload)
         self._check_pixels(header.format, header.width, header.height)
+        if header.format == "JPEG":
+            self._check_scans(jpeg_scans(upload), header.width * header.height)
         try:
             with Image.open(io.BytesIO(upload), formats=[header.format]) as picture:
                 self._check_pixels(header.format, *picture.size)  # a GIF's frame may exceed its screen
@@ -110,12 +116,12 @@ class Decoder:
 
     def _check_pixels(self, kind: str, width: int, height: int) -> None:
         if width * height > self.max_pixels:
-            raise Problem(
-                413,
-                f"this {kind} has {width} x {height} pixels; at most {self.max_pixels:,} are taken",
-                title="Picture too large",
-                reason="picture_too_large",
-            )
+            raise too_large(f"this {kind} has {width} x {height} pixels; at most {self.max_pixels:,} are taken")
+
+    def _check_scans(self, scans: int, pixels: int) -> None:
+        most = SCANS * self.max_pixels // max(pixels, SCAN_PIXELS)
+        if scans > most:
+            raise too_large(f"this JPEG has {scans:,} scans; at its size at most {most:,} are taken")
 
     def _pixels(self, picture: ImageFile.ImageFile) -> Array:
         """uint8 [height, width, channels] (or [height, width])."""
@@ -174,6 +180,11 @@ class Decoder:
         means = np.broadcast_to(self.settings.mean, channels)
         stds = np.broadcast_to(self.settings.std, channels)
         return [((values - mean) / std).astype(self._dtype) for mean, std in zip(means, stds, strict=True)]
+
+
+def too_large(detail: str) -> Problem:
+    """More work than one picture may make."""
+    return Problem(413, detail, title="Picture too large", reason="picture_too_large")
 
 
 def describe(error: Exception) -> str:

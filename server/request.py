@@ -11,7 +11,7 @@ from twisted.python.failure import Failure
 from twisted.web import server
 from twisted.web.http import datetimeToString
 
-from rowserve.handlers.problem import Problem
+from rowserve.handlers.problem import Problem, phrase
 from rowserve.server.bodies import BodySink, Discarded
 from rowserve.server.target import parse_query, without_authority
 from rowserve.server.write_out import PIECE, WriteOut
@@ -254,7 +254,7 @@ class ApiRequest(server.Request):
 
         A `final` answer ends what is left of the request's body; one that is not reads it on.
         """
-        self.setResponseCode(status)
+        self.setResponseCode(status, phrase(status).encode())
         for name, value in headers:
             self.responseHeaders.addRawHeader(name, value)
         self.setHeader("server", "rowserve")

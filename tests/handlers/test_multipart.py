@@ -123,6 +123,7 @@ def test_faults_are_named():
     assert "before its closing boundary, after 1 whole part" in fault(whole[: len(whole) * 2 // 3], 400)
     assert "Content-Disposition" in fault(b"---frontier-\r\nX: y\r\n\r\nz\r\n---frontier---", 400)
     assert "part 2" in fault(body(part(b"one"), b"---frontier-\r\nnonsense\r\n\r\n\r\n"), 400)
+    assert "failed to decode (part 1)" in fault(body(part(b"one").replace(b'filename="', b'filename="\xff')), 400)
     assert fault(b"junk" + whole, 400)
 
 

@@ -299,6 +299,17 @@ def test_a_bomb_is_refused_by_its_header(monkeypatch: pytest.MonkeyPatch):
     assert refused(bomb, 413, max_pixels=pictures.MAX_PIXELS).reason == "picture_too_large"
 
 
+def test_a_jpeg_of_many_scans_is_refused_before_it_is_decoded(monkeypatch: pytest.MonkeyPatch):
+    usual = encoded(Image.new("L", (600, 400)), "JPEG", progressive=True)
+    last = usual[usual.rfind(b"\xff\xda") : -2]
+    bomb = usual[:-2] + 1000 * last + usual[-2:]
+    assert decoder().decode(usual).count == 1
+    monkeypatch.setattr(Image, "open", lambda *_, **__: pytest.fail("decoded"))
+    problem = refused(bomb, 413)
+    assert problem.reason == "picture_too_large"
+    assert "1,006 scans; at its size at most 133" in problem.detail
+
+
 def test_the_default_cap_is_fifty_megapixels():
     plain = Decoder(picture_settings(AS_IS, signature()))
     plain.check(png(10_000, 5_000, 8, 0, 0))

@@ -114,6 +114,8 @@ def test_unknown_models_versions_signatures_and_outputs_are_named(path, target, 
 def test_a_signature_without_pictures_says_so_before_the_body():
     client = Server().connect()
     client.send(head("POST", "/images/m?signature=other", 1_000_000, **FORM))
+    told = client.wire.value()
+    assert told.startswith(b"HTTP/1.1 422 Unprocessable ")
     assert client.reply().status == 422
 
 
