@@ -90,6 +90,13 @@ class Timing:
     queue: float = 0.0
     graph: float = 0.0
 
+    def add(self, other: Timing) -> None:
+        """Adds the time of what came after this."""
+        self.decode += other.decode
+        self.cache += other.cache
+        self.queue += other.queue
+        self.graph += other.graph
+
 
 @dataclass(slots=True)
 class Answer:

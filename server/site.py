@@ -25,6 +25,7 @@ from rowserve.server.bodies import BodySink, Collected, Discarded, Inflated, Par
 from rowserve.server.faults import NotAllowed, native_fault, tensorflow_fault
 from rowserve.server.metrics import CONTENT_TYPE, Metrics
 from rowserve.server.openapi import document
+from rowserve.server.pieces import answer_in_pieces
 from rowserve.server.request import SMALL_BODY, ApiRequest
 from rowserve.server.streaming import RowStream
 from rowserve.server.target import decoded_path, version_number
@@ -250,7 +251,7 @@ class Api:
             else:
                 request.respond(encode(answer))
 
-        answer = self.pipeline.answer(served, signature, items, options)
+        answer = answer_in_pieces(self.pipeline, served, signature, items, options)
         if isinstance(answer, Deferred):
             request.wait_for(answer, respond)
         else:

@@ -51,6 +51,12 @@ class Asked:
         assert self.answer is not None
         return [float(self.answer.row(at)["double"].flat[0]) for at in range(len(self.answer))]
 
+    def doubles_but(self, *places: int) -> list[float]:
+        """The same without the rows at these places."""
+        assert self.answer is not None
+        rows = [at for at in range(len(self.answer)) if at not in places]
+        return [float(self.answer.row(at)["double"].flat[0]) for at in rows]
+
     def hang_up(self) -> None:
         assert self.deferred is not None
         self.deferred.cancel()

@@ -1,0 +1,115 @@
+"""A request of very many rows, asked piece by piece, so that other requests have their turns. Reactor thread."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from twisted.internet.defer import Deferred
+from twisted.python.failure import Failure
+
+from rowserve.graphs.rows import RowLayout, Rows
+from rowserve.graphs.signature import Signature
+from rowserve.handlers.items import Answer, Item, Options, Priority
+
+if TYPE_CHECKING:
+    from rowserve.server.models import ServedModel
+    from rowserve.server.pipeline import RowPipeline
+
+PIECE_ROWS = 512
+
+
+def answer_in_pieces(
+    pipeline: RowPipeline, model: ServedModel, signature: Signature, items: Sequence[Item], options: Options
+) -> Answer | Deferred[Answer]:
+    """As `RowPipeline.answer`; what fits into one piece is just that.
+
+    The pieces of a larger request follow one another. The first must find room in the queue as any request; the others
+    wait for it, as bulk does.
+    """
+    pieces = [items] if signature.alone else list(cut(items))
+    if len(pieces) <= 1:
+        return pipeline.answer(model, signature, items, options)
+    return Pieces(pipeline, model, signature, pieces, options).done
+
+
+def cut(items: Sequence[Item]) -> Iterator[list[Item]]:
+    """The items in their order, in lists of at most PIECE_ROWS rows."""
+    piece: list[Item] = []
+    room = PIECE_ROWS
+    for item in items:
+        start, count = 0, item.count if isinstance(item, Rows) else 1
+        while count - start > room:
+            if room:
+                piece.append(item.slice(start, start + room) if isinstance(item, Rows) else item)
+            yield piece
+            start, piece, room = start + room, [], PIECE_ROWS
+        piece.append(item.slice(start, count) if isinstance(item, Rows) and start else item)
+        room -= count - start
+    if piece:
+        yield piece
+
+
+class Pieces:
+    """`done` fires with the whole answer, or fails as the first piece that fails whole; cancelled, no more begin."""
+
+    def __init__(
+        self,
+        pipeline: RowPipeline,
+        model: ServedModel,
+        signature: Signature,
+        pieces: Sequence[Sequence[Item]],
+        options: Options,
+    ) -> None:
+        self._pipeline = pipeline
+        self._model = model
+        self._signature = signature
+        self._pieces = deque(pieces)
+        self._options = options
+        self._began = pipeline.clock.seconds()
+        self._answer = Answer(RowLayout(signature.outputs), [], [])
+        self._asked: Deferred[Answer] | None = None
+        self.done: Deferred[Answer] = Deferred(lambda _: self._cancel())
+        self._next()
+
+    def _next(self) -> None:
+        if self.done.called:
+            return
+        if not self._pieces:
+            self.done.callback(self._answer)
+            return
+        options = self._options
+        if options.timeout is not None:
+            spent = self._pipeline.clock.seconds() - self._began
+            options = replace(options, timeout=max(options.timeout - spent, 0.0))
+        if len(self._answer):
+            options = replace(options, priority=Priority.BULK)
+        try:
+            answer = self._pipeline.answer(self._model, self._signature, self._pieces.popleft(), options)
+        except Exception:  # noqa: BLE001  nobody else is there to take it
+            self.done.errback()
+            return
+        if isinstance(answer, Answer):
+            self._answered(answer)
+        else:
+            self._asked = answer
+            answer.addCallbacks(self._answered, self._failed)
+
+    def _answered(self, answer: Answer) -> None:
+        whole = self._answer
+        whole.errors.update((len(whole) + at, problem) for at, problem in answer.errors.items())
+        whole.packed += answer.packed
+        whole.outcomes += answer.outcomes
+        whole.timing.add(answer.timing)
+        self._pipeline.clock.callLater(0, self._next)
+
+    def _failed(self, failure: Failure) -> None:
+        if not self.done.called:
+            self.done.errback(failure)
+
+    def _cancel(self) -> None:
+        self._pieces.clear()
+        if self._asked is not None:
+            self._asked.cancel()
