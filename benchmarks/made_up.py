@@ -68,7 +68,7 @@ class MadeUp:
         served = self.model.served(self.signature)
         generation = served.generation({})
         for at in range(0, len(inputs), 1024):
-            while not self.cache.has_room() or self.cache.stats.queued_rows > 4096:
+            while self.cache.stats.queued_rows > 4096:
                 wait_a_moment()
             keys = generation.row_keys(served.inputs.pack({"x": inputs[at : at + 1024]}, len(inputs[at : at + 1024])))
             packed = served.outputs.pack({"y": outputs[at : at + 1024]}, len(keys))

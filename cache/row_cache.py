@@ -211,9 +211,9 @@ class RowCache:
             return 0
         return self._writer.keep(kind, keys, bodies, NO_TAG if generation is None else generation.tag)
 
-    def has_room(self) -> bool:
-        """Whether `keep` would take another row; true where nothing is kept anyway."""
-        return self._writer is None or self._writer.has_room()
+    def room_for(self, packed: Sequence[Buffer]) -> int:
+        """How many of these rows, from the first on, find room now; all of them where nothing is kept anyway."""
+        return len(packed) if self._writer is None else self._writer.room_for(packed)
 
     def when_room(self, call: Call) -> None:
         """Call back on the reactor thread when there is room again."""

@@ -97,6 +97,17 @@ class Writer:
         """Whether the queue takes another row."""
         return self.stats.queued_rows < self.limits.rows and self.stats.queued_bytes < self.limits.bytes
 
+    def room_for(self, bodies: Iterable[Buffer]) -> int:
+        """How many of these, from the first on, the queue takes now."""
+        rows, nbytes = self.stats.queued_rows, self.stats.queued_bytes
+        number = 0
+        for body in bodies:
+            if rows + number >= self.limits.rows or nbytes >= self.limits.bytes:
+                break
+            nbytes += len(body)
+            number += 1
+        return number
+
     def when_room(self, call: Call) -> None:
         """Call back on the reactor thread when the queue is half empty."""
         with self._changed:

@@ -219,7 +219,7 @@ cache = open_cache(Path(sys.argv[1]))
 blob, rng, poured, number = random.Random(0).randbytes(300_000), random.Random(2), 0, first
 while poured < total:
     size = rng.choice(sizes)
-    if not cache.has_room():
+    if not cache.room_for([b""]):
         room.clear()
         cache.when_room(room.set)
         room.wait()

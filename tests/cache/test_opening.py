@@ -373,7 +373,7 @@ def test_a_folder_of_a_read_only_file_system_is_read(folder, monkeypatch):
     assert stepped.threads == []
     assert stepped.cache.lookup([key(1), key(999)]) == [BODY, None]
     assert stepped.cache.keep([key(999)], [b"x"]) == 0
-    assert stepped.cache.has_room()
+    assert stepped.cache.room_for([b"x"]) == 1
     stepped.close()
 
 

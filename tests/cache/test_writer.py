@@ -124,18 +124,20 @@ def test_groups_are_bounded_in_rows(stepped):
 
 
 def test_a_full_queue_drops_the_write_and_counts_it(stepped):
+    assert stepped.cache.room_for([b"x"] * 12) == 10
     assert stepped.cache.keep([key(i) for i in range(12)], [b"x"] * 12) == 10
     assert stepped.stats.dropped == 2
-    assert not stepped.cache.has_room()
+    assert not stepped.cache.room_for([b"x"])
     assert stepped.cache.lookup([key(9), key(10)]) == [b"x", None]
     stepped.settle()
-    assert stepped.cache.has_room()
+    assert stepped.cache.room_for([b"x"]) == 1
     assert stepped.stats.committed == 10
 
 
 def test_the_queue_is_bounded_in_bytes(stepped):
+    assert stepped.cache.room_for([bytes(600)] * 3) == 2
     assert stepped.cache.keep([key(1), key(2), key(3)], [bytes(600)] * 3) == 2
-    assert not stepped.cache.has_room()
+    assert not stepped.cache.room_for([b"x"])
     assert stepped.stats.queued_bytes == 1200
     stepped.settle()
     assert stepped.stats.queued_bytes == 0

@@ -10,7 +10,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.internet.defer import CancelledError
 
-from rowserve.cache.memory_store import MemoryStore
 from rowserve.cache.row_cache import RowCache
 from rowserve.graphs.errors import CannotLoad, GraphFailed, RowBroken
 from rowserve.graphs.rows import Rows
@@ -522,13 +521,13 @@ class Full(RowCache):
     """A cache whose write queue has no room until told."""
 
     def __init__(self) -> None:
-        super().__init__(MemoryStore(), start_thread=lambda run: None)
-        self.room = False
+        super().__init__(new_store(), start_thread=lambda run: None)
+        self.room = 0
         self.kept: list[int] = []
         self.calls: list[Callable[[], None]] = []
 
-    def has_room(self) -> bool:
-        return self.room
+    def room_for(self, packed: Any) -> int:
+        return min(len(packed), self.room)
 
     def when_room(self, call: Callable[[], None]) -> None:
         self.calls.append(call)
@@ -553,14 +552,27 @@ def test_a_bulk_answer_waits_until_its_rows_are_taken():
     assert asked.answer is None
     assert cache.kept == []
     assert len(cache.calls) == 1
-    cache.room = True
+    cache.room = 100
     cache.calls.pop()()
     assert asked.outcomes == ["computed", "computed"]
     assert another.outcomes == ["computed"]
     assert sum(cache.kept) == 3
-    cache.room = False
+    cache.room = 0
     bench.answer(number_rows(4), priority=Priority.BULK)
     assert len(cache.calls) == 1
+
+
+def test_what_bulk_has_computed_is_kept_as_far_as_there_is_room():
+    cache = Full()
+    bench = PipelineBench(cache=cache)
+    cache.room = 2
+    asked = bench.answer(number_rows(1, 2, 3, 4, 5), priority=Priority.BULK)
+    assert (asked.answer, cache.kept) == (None, [2])
+    cache.calls.pop()()
+    assert (asked.answer, cache.kept) == (None, [2, 2])
+    cache.calls.pop()()
+    assert (asked.outcomes, cache.kept) == (["computed"] * 5, [2, 2, 1])
+    assert bench.ask(number_rows(5, 1, 4, 2, 3)).outcomes == ["hit"] * 5
 
 
 def test_a_bulk_client_that_goes_while_its_rows_wait_harms_nothing():
@@ -568,7 +580,7 @@ def test_a_bulk_client_that_goes_while_its_rows_wait_harms_nothing():
     bench = PipelineBench(cache=cache)
     asked = bench.answer(number_rows(1), priority=Priority.BULK)
     asked.hang_up()
-    cache.room = True
+    cache.room = 100
     for call in cache.calls:
         call()
     assert isinstance(asked.failure, CancelledError)
