@@ -28,7 +28,7 @@ from rowserve.handlers.items import Labels, ModelFace
 from rowserve.handlers.pictures import picture_decoders
 from rowserve.server.batcher import Batcher, BatchLimits
 from rowserve.server.card import BadSettings, Card
-from rowserve.server.config import Config, cache_folder
+from rowserve.server.config import Config, cache_bytes, cache_folder
 from rowserve.server.discovery import ModelSource, labels_file
 from rowserve.server.metrics import Metrics
 from rowserve.server.models import Models, ModelState, ServedModel, ServedSignature
@@ -63,7 +63,7 @@ class Assembly:
             return RowCache(call_in_reactor=self._reactor.callFromThread)
         return open_cache(
             cache_folder(settings),
-            Bytes.parse(settings.size) if settings.size else None,
+            cache_bytes(settings.size) if settings.size else None,
             clock=time.time,
             start_thread=self.start_thread,
             call_in_reactor=self._reactor.callFromThread,

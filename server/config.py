@@ -10,6 +10,16 @@ import msgspec
 from rowserve.server.card import BadSettings
 from rowserve.server.units import Bytes, Seconds
 
+LEAST_CACHE = 4 << 20
+
+
+def cache_bytes(size: str) -> int:
+    """The cap of the cache in bytes. Raises ValueError."""
+    number = Bytes.parse(size)
+    if number < LEAST_CACHE:
+        raise ValueError(f"a cache has at least {Bytes.text(LEAST_CACHE)}; --no-cache goes without one")
+    return number
+
 
 class CacheConfig(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     """[cache]: its folder (default: the platform's user cache folder + /rowserve), the cap of its file when that is
@@ -21,7 +31,7 @@ class CacheConfig(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
 
     def __post_init__(self) -> None:
         if self.size:
-            Bytes.parse(self.size)
+            cache_bytes(self.size)
 
 
 class Limits(msgspec.Struct, forbid_unknown_fields=True, frozen=True):

@@ -82,13 +82,12 @@ def settings(
     import msgspec
 
     from rowserve.server.card import BadSettings
-    from rowserve.server.config import override, read_config
-    from rowserve.server.units import Bytes
+    from rowserve.server.config import cache_bytes, override, read_config
 
     try:
         settings = read_config(config)
         if cache_size is not None:
-            Bytes.parse(cache_size)
+            cache_bytes(cache_size)
     except BadSettings as error:
         raise Refused(str(error)) from None
     except ValueError as error:

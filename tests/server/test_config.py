@@ -28,6 +28,8 @@ def test_a_file_is_read_and_flags_overrule_it(tmp_path):
         ("[limits]\nparts = 'many'", r"limits\.parts"),
         ("[limits]\nparts = 0", "parts must be at least 1"),
         ("[cache]\nsize = 'big'", "not a size"),
+        ("[cache]\nsize = '1MiB'", r"at least 4\.0 MiB"),
+        ("[cache]\nsize = '0'", "--no-cache"),
         ("[limits]\nidle = 'soon'", "not a duration"),
         ("listen = ", "rowserve.toml"),
     ],
