@@ -343,6 +343,7 @@ class Server:
             state.model = StandInModel(self.metrics, "m", version)  # type: ignore[assignment]
         pipeline: Any = StandInPipeline()
         self.pipeline: StandInPipeline = pipeline
+        pipeline.clock = self.clock
         self.cache = StandInCache()
         self.pool = SteppedPool()
         self.fault = ""

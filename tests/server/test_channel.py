@@ -260,6 +260,7 @@ def test_a_client_that_does_not_read_its_answer_is_cut_off():
     body = form(*[b"abc"] * 900)
     for client in clients:
         client.send(head("POST", "/images/m?outputs=double,sum", len(body), **FORM) + body)
+        server.turns()
     assert all(client.wire.full for client in clients)
     silent, slow, quick = clients
     written = 0
