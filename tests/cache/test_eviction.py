@@ -209,11 +209,11 @@ def test_ten_times_the_cap_stays_within_it_and_hot_rows_stay(mix, quick):
 
 
 POUR = """
-import random, sys, threading
+import json, random, sys, threading
 from pathlib import Path
 from rowserve.cache.opening import open_cache
 from tests.cache.stepping import key
-size, sizes, total, first = int(sys.argv[2]), eval(sys.argv[3]), int(sys.argv[4]), int(sys.argv[5])
+size, sizes, total, first = int(sys.argv[2]), json.loads(sys.argv[3]), int(sys.argv[4]), int(sys.argv[5])
 room = threading.Event()
 cache = open_cache(Path(sys.argv[1]))
 blob, rng, poured, number = random.Random(0).randbytes(300_000), random.Random(2), 0, first
