@@ -7,15 +7,17 @@ or batcher.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import cached_property
-from typing import Any, Protocol
+from typing import Any, Generic, Protocol, TypeVar
 
 from rowserve.graphs.rows import Array, Buffer, RowLayout, Rows
 from rowserve.graphs.signature import DEFAULT_SIGNATURE, Signature
 from rowserve.handlers.problem import Problem
+
+E = TypeVar("E")
 
 
 class Outcome(StrEnum):
@@ -147,11 +149,25 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Encoded:
-    """An answer on the wire, without the transport: status, headers and body."""
+    """An answer on the wire, without the transport. `reason` is the reason phrase, where it is not the usual one."""
 
     status: int
     headers: Sequence[tuple[str, str]]
     body: bytes
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Question(Generic[E]):
+    """A request that has been read: rows of a signature, how they are wanted, and how their answer is written.
+
+    `encode` raises Problem for an answer that its form cannot hold.
+    """
+
+    signature: Signature
+    items: Sequence[Item]
+    options: Options
+    encode: Callable[[Answer], E]
 
 
 @dataclass(frozen=True)

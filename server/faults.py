@@ -1,4 +1,4 @@
-"""How a fault of the whole request is written: each protocol has its own form. Pure functions."""
+"""What every protocol's faults have in common, and the native form. Pure functions."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 from rowserve.handlers.problem import Problem
 from rowserve.handlers.problem_json import encode_problem
-from rowserve.handlers.tensorflow_serving_texts import encode_error
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -26,11 +25,6 @@ class NotAllowed(Problem):
 def native_fault(problem: Problem) -> Encoded:
     """RFC 9457, on native routes."""
     return with_allow(problem, encode_problem(problem))
-
-
-def tensorflow_fault(problem: Problem) -> Encoded:
-    """TensorFlow Serving's `{"error": ...}`, under /v1/."""
-    return with_allow(problem, encode_error(problem))
 
 
 def with_allow(problem: Problem, answer: Encoded) -> Encoded:

@@ -9,6 +9,7 @@ from twisted.web.resource import Resource
 
 from rowserve.server.channel import HardenedChannel
 from rowserve.server.deadlines import Deadlines
+from rowserve.server.profiles import NATIVE, router
 from rowserve.server.request import ApiRequest
 
 if TYPE_CHECKING:
@@ -16,14 +17,16 @@ if TYPE_CHECKING:
 
 
 class ApiSite(server.Site):
-    """Listens for `api`. `drain` ends idle connections, and the others after their answers; then `idle` holds."""
+    """Listens for `api` with the routes of a profile. `drain` ends idle connections, and the others after their
+    answers; then `idle` holds."""
 
-    def __init__(self, api: Api) -> None:
+    def __init__(self, api: Api, profile: str = NATIVE) -> None:
         super().__init__(Resource(), reactor=api.clock, parsePOSTFormSubmission=False)
         self.protocol = HardenedChannel  # type: ignore[assignment]
         self.requestFactory = ApiRequest  # type: ignore[assignment]
         self.timeOut = None
         self.api = api
+        self.router = router(profile)
         self.clock = api.clock
         self.limits = api.limits
         self.deadlines = Deadlines(api.clock)

@@ -1,16 +1,19 @@
-"""GET /openapi.json: OpenAPI 3.1, made of the table of routes. Pure functions."""
+"""GET /openapi.json: OpenAPI 3.1, made of the tables of routes. Pure functions."""
 
 from __future__ import annotations
 
 import re
 from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, version
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import orjson
 
 from rowserve.handlers.problem import phrase
-from rowserve.server.routes import FORM, JSON, NDJSON, PROBLEM, ROUTES, Parameter, Route
+from rowserve.server.routing import FORM, JSON, NDJSON, PROBLEM, Parameter, Route
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 ANY: dict[str, Any] = {}
 PROBLEM_SCHEMA = {
@@ -32,12 +35,13 @@ HEADERS = (
 )
 
 
-@lru_cache(maxsize=1)
-def document() -> bytes:
+@lru_cache(maxsize=8)
+def document(routes: Sequence[Route]) -> bytes:
     """The whole description."""
     paths: dict[str, Any] = {}
-    for route in ROUTES:
-        paths.setdefault(route.path, {})[route.method.lower()] = operation(route)
+    for route in routes:
+        for method in route.methods:
+            paths.setdefault(route.path, {})[method.lower()] = operation(route, method)
     info = {"title": "rowserve", "version": own_version(), "description": "Answers rows, each computed once."}
     return orjson.dumps({"openapi": "3.1.0", "info": info, "paths": paths, "components": components()})
 
@@ -56,7 +60,7 @@ def components() -> dict[str, Any]:
     return {"schemas": {"Problem": PROBLEM_SCHEMA, "Error": error}}
 
 
-def operation(route: Route) -> dict[str, Any]:
+def operation(route: Route, method: str) -> dict[str, Any]:
     """One method of one path."""
     names = re.findall(r"{(\w+)}", route.path)
     parameters = [path_parameter(name) for name in names] + [query_parameter(each) for each in route.query]
@@ -64,10 +68,11 @@ def operation(route: Route) -> dict[str, Any]:
         parameters += [header_parameter(name, text) for name, text in HEADERS]
     good = {route.gives: {"schema": schema(route.gives)}}
     responses: dict[str, Any] = {"200": {"description": "OK", "content": good}}
+    wrong = {route.table.faults: {"schema": fault(route)}}
     for status in route.statuses:
-        responses[str(status)] = {"description": phrase(status), "content": {route.faults: {"schema": fault(route)}}}
+        responses[str(status)] = {"description": phrase(status), "content": wrong}
     described: dict[str, Any] = {
-        "operationId": operation_id(route),
+        "operationId": operation_id(method, route),
         "summary": route.text,
         "parameters": parameters,
         "responses": responses,
@@ -78,16 +83,16 @@ def operation(route: Route) -> dict[str, Any]:
     return described
 
 
-def operation_id(route: Route) -> str:
+def operation_id(method: str, route: Route) -> str:
     """`post_images_model`, and so on."""
-    return "_".join([route.method.lower(), *re.findall(r"\w+", route.path)])
+    return "_".join([method.lower(), *re.findall(r"\w+", route.path)])
 
 
 def fault(route: Route) -> dict[str, Any]:
     """The schema of an error."""
-    if route.faults == PROBLEM:
+    if route.table.faults == PROBLEM:
         return {"$ref": "#/components/schemas/Problem"}
-    return {"$ref": "#/components/schemas/Error"} if route.path.startswith("/v1/") else {"type": "object"}
+    return {"$ref": "#/components/schemas/Error"} if route.table.faults == JSON else {"type": "string"}
 
 
 def schema(content_type: str) -> dict[str, Any]:

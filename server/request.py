@@ -13,6 +13,7 @@ from twisted.web.http import datetimeToString
 
 from rowserve.handlers.problem import Problem, phrase
 from rowserve.server.bodies import BodySink, Discarded
+from rowserve.server.faults import native_fault
 from rowserve.server.target import parse_query, without_authority
 from rowserve.server.write_out import PIECE, WriteOut
 
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from twisted.internet.defer import Deferred
 
     from rowserve.handlers.items import Encoded
+    from rowserve.server.routing import Router
 
 STEP_BYTES = 16384
 TURN_BYTES = 4 * STEP_BYTES
@@ -49,7 +51,8 @@ class ApiRequest(server.Request):
         self.endpoint = ""
         self.arguments: dict[str, Any] = {}
         self.length: int | None = 0
-        self.problem_form: Callable[[Problem], Encoded] = channel.site.api.problem_form
+        self.router: Router = channel.site.router
+        self.problem_form: Callable[[Problem], Encoded] = native_fault
         self._began = 0.0
         self._begun = False
         self._sink: BodySink | None = None
@@ -249,12 +252,14 @@ class ApiRequest(server.Request):
         """One log line with the traceback."""
         self._log.failure("{method} {route} failed", failure, method=self.method.decode(), route=self.route)
 
-    def start(self, status: int, headers: Iterable[tuple[str, str]], *, final: bool = True) -> None:
+    def start(
+        self, status: int, headers: Iterable[tuple[str, str]], *, final: bool = True, reason: str = ""
+    ) -> None:
         """The status and headers of the answer; the body follows by `write`.
 
         A `final` answer ends what is left of the request's body; one that is not reads it on.
         """
-        self.setResponseCode(status, phrase(status).encode())
+        self.setResponseCode(status, (reason or phrase(status)).encode("latin-1", "replace"))
         for name, value in headers:
             self.responseHeaders.addRawHeader(name, value)
         self.setHeader("server", "rowserve")
@@ -267,7 +272,7 @@ class ApiRequest(server.Request):
         """The whole answer at once."""
         if self.answered:
             return
-        self.start(answer.status, answer.headers)
+        self.start(answer.status, answer.headers, reason=answer.reason)
         body = answer.body
         if answer.status not in (204, 304):
             self.setHeader("content-length", str(len(body)))

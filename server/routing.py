@@ -1,0 +1,191 @@
+"""Tables of routes, one a protocol, and the Klein map that a listener's profile makes of them. Reactor thread.
+
+A route is written once: what answers it, and what /openapi.json says of it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, TypeVar, cast
+
+from klein import Klein
+from werkzeug.exceptions import HTTPException, MethodNotAllowed
+from werkzeug.routing import RequestRedirect
+
+from rowserve.handlers.items import Encoded
+from rowserve.handlers.problem import Problem
+from rowserve.server.bodies import BodySink
+from rowserve.server.faults import NotAllowed, native_fault, with_allow
+from rowserve.server.target import decoded_path
+
+if TYPE_CHECKING:
+    from rowserve.server.request import ApiRequest
+
+Opened = BodySink | Encoded
+Handler = TypeVar("Handler", bound="Callable[..., Opened]")
+Fault = Callable[[Problem], Encoded]
+
+PROBLEM = "application/problem+json"
+JSON = "application/json"
+NDJSON = "application/x-ndjson"
+FORM = "multipart/form-data"
+BINARY = "application/octet-stream"
+TEXT = "text/plain"
+ASKING = (400, 404, 408, 413, 415, 500, 503, 504)
+ANY = "*"
+OPTIONAL = re.compile(r"\[(.*?)\]")
+ANY_METHODS = ("GET", "POST", "PUT", "DELETE", "PATCH")
+
+
+@dataclass(frozen=True, slots=True)
+class Parameter:
+    """A parameter of the query."""
+
+    name: str
+    text: str
+    values: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Route:
+    """One method (or ANY) on one path (`rule`, as Klein takes it). `takes` and `gives` are content types; `statuses`
+    are those beside 200."""
+
+    table: RouteTable
+    method: str
+    rule: str
+    open: Callable[..., Opened]
+    text: str
+    gives: str
+    takes: tuple[str, ...]
+    query: tuple[Parameter, ...]
+    statuses: tuple[int, ...]
+
+    @property
+    def path(self) -> str:
+        """The path as metrics and the description have it: `/images/{model}`."""
+        return self.rule.replace("<", "{").replace(">", "}")
+
+    @property
+    def methods(self) -> tuple[str, ...]:
+        """The methods it takes."""
+        return ANY_METHODS if self.method == ANY else (self.method,)
+
+
+class RouteTable:
+    """The routes of one protocol.
+
+    `fault` writes its errors, on its routes and on unknown paths that begin with one of `prefixes`; `faults` is their
+    content type. `unknown` says what is wrong with such a path, where the protocol has words of its own.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        fault: Fault,
+        faults: str = JSON,
+        prefixes: Sequence[str] = (),
+        unknown: Callable[[ApiRequest], Problem] | None = None,
+    ) -> None:
+        self.name = name
+        self.fault = fault
+        self.faults = faults
+        self.prefixes = tuple(prefixes)
+        self.unknown = unknown
+        self.routes: list[Route] = []
+
+    def route(
+        self,
+        method: str,
+        rule: str,
+        text: str,
+        *,
+        gives: str = JSON,
+        takes: tuple[str, ...] = (),
+        query: tuple[Parameter, ...] = (),
+        statuses: tuple[int, ...] = (),
+    ) -> Callable[[Handler], Handler]:
+        """Puts a function `(api, request, **parts of the path)` into the table; what stands in [] may be left out."""
+
+        def put(handler: Handler) -> Handler:
+            for path in dict.fromkeys((OPTIONAL.sub("", rule), OPTIONAL.sub(r"\1", rule))):
+                self.routes.append(Route(self, method, path, handler, text, gives, takes, query, statuses))
+            return handler
+
+        return put
+
+
+class Router:
+    """What answers a request: tables in their order; of two routes alike the first counts."""
+
+    def __init__(self, tables: Sequence[RouteTable]) -> None:
+        self.tables = tables
+        self._klein = Klein()
+        self._routes: dict[str, Route] = {}
+        taken: set[tuple[str, str]] = set()
+        for table in tables:
+            for route in table.routes:
+                form = re.sub(r"<[^>]*>", "<>", route.rule)
+                methods = [method for method in route.methods if (method, form) not in taken]
+                taken.update((method, form) for method in methods)
+                if methods:
+                    self._add(route, methods)
+        self._map = self._klein.url_map.bind("localhost")
+
+    def _add(self, route: Route, methods: Sequence[str]) -> None:
+        def opened(request: Any, **parts: str) -> Any:
+            return route.open(request.api, request, **parts)
+
+        endpoint = f"{route.method} {route.rule} {route.table.name}"
+        self._routes[endpoint] = route
+        self._klein.route(route.rule, methods=methods, endpoint=endpoint)(opened)
+
+    @cached_property
+    def routes(self) -> tuple[Route, ...]:
+        """All that can be reached."""
+        return tuple(self._routes.values())
+
+    def open(self, request: ApiRequest) -> Opened:
+        """Calls what answers the request. Raises Problem; sets the form in which faults are written."""
+        table = self._table_of(request.path.decode("latin-1"))
+        request.problem_form = native_fault if table is None else fault_form(table)
+        method, path = request.method.decode("ascii"), decoded_path(request.path)
+        if method == "OPTIONS":
+            return self._options(path)
+        try:
+            rule, parts = self._map.match(path, method, return_rule=True)
+        except MethodNotAllowed as error:
+            told: Problem = NotAllowed(method, path, {*(error.valid_methods or ()), "OPTIONS"})
+            raise self._unknown(request, table, told) from None
+        except (HTTPException, RequestRedirect):
+            raise self._unknown(request, table, nothing_at(path)) from None
+        route = self._routes[str(rule.endpoint)]
+        request.route = route.path
+        request.problem_form = fault_form(route.table)
+        return cast("Opened", self._klein.execute_endpoint(rule.endpoint, cast("Any", request), **parts))
+
+    def _table_of(self, path: str) -> RouteTable | None:
+        return next((table for table in self.tables if path.startswith(table.prefixes)), None)
+
+    def _unknown(self, request: ApiRequest, table: RouteTable | None, problem: Problem) -> Problem:
+        return problem if table is None or table.unknown is None else table.unknown(request)
+
+    def _options(self, path: str) -> Encoded:
+        allowed = set(self._map.allowed_methods(path))
+        if not allowed and path != "*":
+            raise nothing_at(path)
+        return Encoded(204, [("Allow", ", ".join(sorted({*allowed, "OPTIONS"})))], b"")
+
+
+def fault_form(table: RouteTable) -> Fault:
+    """How the table writes a fault; a 405 names what is allowed, in any form."""
+    return lambda problem: with_allow(problem, table.fault(problem))
+
+
+def nothing_at(path: str) -> Problem:
+    """404 of a path."""
+    return Problem(404, f"there is nothing at {path[:200]}; /openapi.json describes what there is")
