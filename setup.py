@@ -26,7 +26,9 @@ DEMO = [
     "scikit-learn>=1.6,<2",  # two photos, and the digits
     "matplotlib>=3.10,<4",  # one photo
 ]
+GRPC = ["grpcio>=1.81.1,<2"]
 TEST = [
+    *GRPC,
     "pytest>=9,<10",
     "pytest-cov>=7,<8",
     "hypothesis>=6.140,<7",
@@ -77,8 +79,9 @@ setup(
         "orjson>=3.11,<4",
         "msgspec>=0.20,<1",
         "platformdirs>=4.3,<5",
+        "protobuf>=6.31.1,<7",
     ],
-    extras_require={"demo": DEMO, "test": TEST, "dev": DEV},
+    extras_require={"demo": DEMO, "grpc": GRPC, "test": TEST, "dev": DEV},
     classifiers=[
         "Development Status :: 3 - Alpha",
         "Framework :: Twisted",

@@ -36,6 +36,8 @@ ONLY_IN = {
     "twisted": {"server/", "graphs/thread.py", "tools/"},
     "klein": {"server/"},
     "treq": {"server/", "tools/"},
+    "google": {"handlers/proto_tables.py"},
+    "grpc": {"server/grpc_lane.py"},
     # The demo's weights come as a PyTorch state dict, which is a pickle; its reader allows a few names only.
     "pickle": {"tools/torch_weights.py"},
     **{package: set() for package in ("marshal", "shelve", "dill", "cloudpickle", "joblib", "torch")},
