@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 # So much is inflated in one step: about 0.2 ms.
 INFLATE_BYTES = 65536
+# The content codings that are taken, and zlib's window bits for each.
+CODINGS = {"gzip": 16 + zlib.MAX_WBITS, "x-gzip": 16 + zlib.MAX_WBITS, "deflate": zlib.MAX_WBITS}
 # A multipart step with more parts than this ends the turn.
 PARTS_A_TURN = 64
 
@@ -113,11 +115,15 @@ class Parts(BodySink):
 
 
 class Inflated(BodySink):
-    """A gzip body on its way to another sink, which applies its limits to the inflated bytes."""
+    """A gzip or deflate body on its way to another sink, which applies its limits to the inflated bytes.
 
-    def __init__(self, sink: BodySink) -> None:
+    `coding` is one of CODINGS. deflate is zlib's form (RFC 9110, section 8.4.1.2).
+    """
+
+    def __init__(self, sink: BodySink, coding: str) -> None:
         self._sink = sink
-        self._inflate = zlib.decompressobj(16 + zlib.MAX_WBITS)
+        self._coding = coding
+        self._inflate = zlib.decompressobj(CODINGS[coding])
         self._rest = b""
         self._began = False
         self._busy = False
@@ -147,11 +153,13 @@ class Inflated(BodySink):
         if self._inflate.eof:
             if not data:
                 return False
-            self._inflate = zlib.decompressobj(16 + zlib.MAX_WBITS)  # RFC 1952: members may follow each other
+            if self._coding == "deflate":
+                raise Problem(400, "deflate: something follows the end of the stream", reason="malformed")
+            self._inflate = zlib.decompressobj(CODINGS[self._coding])  # RFC 1952: members may follow each other
         try:
             inflated = self._inflate.decompress(data, INFLATE_BYTES)
         except zlib.error as error:
-            raise Problem(400, f"gzip: {error}", reason="malformed") from None
+            raise Problem(400, f"{self._coding}: {error}", reason="malformed") from None
         self._rest = self._inflate.unconsumed_tail or self._inflate.unused_data
         self._busy = self._sink.feed(inflated)
         return self._busy or bool(self._rest) or len(inflated) == INFLATE_BYTES
@@ -159,7 +167,7 @@ class Inflated(BodySink):
     def complete(self) -> None:
         """The end, which must be the end of the gzip stream as well."""
         if self._began and not self._inflate.eof:
-            raise Problem(400, "gzip: the body ends too early", reason="malformed")
+            raise Problem(400, f"{self._coding}: the body ends too early", reason="malformed")
         self._sink.complete()
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import msgspec
 
+from rowserve.server.address import NATIVE, Address, check_profile
 from rowserve.server.card import BadSettings
 from rowserve.server.units import Bytes, Seconds
 
@@ -62,19 +63,37 @@ class Limits(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
                 raise ValueError(f"{name} must be at least 1")
 
 
+class HttpConfig(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
+    """[http]: `profile` says which protocol answers where several want the same path."""
+
+    profile: str = NATIVE
+
+    def __post_init__(self) -> None:
+        check_profile(self.profile)
+
+
 class Config(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     """All of rowserve.toml. `models` is a folder of models; `model` maps names to single model folders.
 
+    `listen` is HOST:PORT, or HOST:PORT,profile=NAME, or a list of these; `grpc` is where gRPC is served ("": nowhere).
     `intra_op_threads` and `inter_op_threads` are TensorFlow's (0: all cores).
     """
 
-    listen: str = "127.0.0.1:8080"
+    listen: str | list[str] = "127.0.0.1:8080"
+    grpc: str = ""
+    http: HttpConfig = HttpConfig()
     models: str = ""
     model: dict[str, str] = {}
     cache: CacheConfig = CacheConfig()
     limits: Limits = Limits()
     intra_op_threads: int = 0
     inter_op_threads: int = 0
+
+
+def listening(config: Config) -> list[Address]:
+    """Where HTTP is served, the first address first. Raises BadSettings."""
+    said = [config.listen] if isinstance(config.listen, str) else config.listen
+    return [Address.parse(text, config.http.profile) for text in said]
 
 
 def read_config(file: Path | None) -> Config:

@@ -31,7 +31,7 @@ class Port(Protocol):
 
 
 class Connections(Protocol):
-    """The clients' connections (an ApiSite)."""
+    """The clients' connections (an ApiSite, or the gRPC lane)."""
 
     def drain(self) -> None:
         """No further requests: end each connection after its answer."""
@@ -56,14 +56,15 @@ class Lifecycle:
         self,
         clock: Clock,
         ports: Sequence[Port],
-        connections: Connections,
+        connections: Sequence[Connections],
         flush: Callable[[], Any],
         leave: Callable[[int], None],
         grace: float = 30.0,
     ) -> None:
         self._clock = clock
         self._ports = list(ports)
-        self._connections = connections
+        self._connections = list(connections)
+        self._busy = 0
         self._flush = flush
         self._leave = leave
         self._grace = grace
@@ -98,8 +99,16 @@ class Lifecycle:
         self._timer = self._clock.callLater(self._grace, self._out_of_time)
         for port in self._ports:
             maybeDeferred(port.stopListening).addErrback(self._complain)
-        self._connections.drain()
-        self._connections.when_idle(self._flush_out)
+        self._busy = len(self._connections)
+        for each in self._connections:
+            each.drain()
+        for each in self._connections:
+            each.when_idle(self._idle)
+
+    def _idle(self) -> None:
+        self._busy -= 1
+        if not self._busy:
+            self._flush_out()
 
     def _flush_out(self) -> None:
         flushed: Deferred[Any] = maybeDeferred(self._flush)
@@ -114,7 +123,8 @@ class Lifecycle:
 
     def _out_of_time(self) -> None:
         self._log.warn("still busy after {grace:g} s: leaving", grace=self._grace)
-        self._connections.abort()
+        for each in self._connections:
+            each.abort()
         self._go(CUT_SHORT)
 
     def _go(self, code: int) -> None:

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Any
 from twisted.web import server
 from twisted.web.resource import Resource
 
+from rowserve.server.address import NATIVE
 from rowserve.server.channel import HardenedChannel
 from rowserve.server.deadlines import Deadlines
-from rowserve.server.profiles import NATIVE, router
+from rowserve.server.profiles import router
 from rowserve.server.request import ApiRequest
 
 if TYPE_CHECKING:

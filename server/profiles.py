@@ -5,9 +5,9 @@ from __future__ import annotations
 from functools import cache
 
 from rowserve.server import native_routes, tensorflow_serving_routes
+from rowserve.server.address import NATIVE
 from rowserve.server.routing import Router, RouteTable
 
-NATIVE = "native"
 ALWAYS = (native_routes.TABLE, native_routes.PROBES)
 PROFILES: dict[str, tuple[RouteTable, ...]] = {
     NATIVE: (*ALWAYS, tensorflow_serving_routes.TABLE),

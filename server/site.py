@@ -13,7 +13,7 @@ from twisted.internet.defer import Deferred
 
 from rowserve.handlers.items import Answer, Encoded, Question
 from rowserve.handlers.problem import Problem
-from rowserve.server.bodies import BodySink, Collected, Discarded, Inflated, too_large
+from rowserve.server.bodies import CODINGS, BodySink, Collected, Discarded, Inflated, too_large
 from rowserve.server.metrics import Metrics
 from rowserve.server.pieces import answer_in_pieces
 from rowserve.server.request import SMALL_BODY, ApiRequest
@@ -63,9 +63,10 @@ class Api:
         coding = request.header("content-encoding").lower()
         if coding in ("", "identity"):
             return opened
-        if coding in ("gzip", "x-gzip"):
-            return Inflated(opened)
-        raise Problem(415, f"Content-Encoding {coding[:40]!r} is not taken; send gzip, or none", reason="coding")
+        if coding in CODINGS:
+            return Inflated(opened, coding)
+        told = f"Content-Encoding {coding[:40]!r} is not taken; send gzip, deflate, or none"
+        raise Problem(415, told, reason="coding")
 
     def find(self, name: str, version: str | None) -> ServedModel:
         """The model of a path. Raises Problem 404 naming what there is."""

@@ -30,10 +30,11 @@ from PIL import Image
 from twisted.internet.task import Clock
 
 from rowserve.cache.stats import CacheStats
+from rowserve.server.address import NATIVE
 from rowserve.server.card import Card, read_card
 from rowserve.server.config import Config, read_config
 from rowserve.server.metrics import Metrics
-from rowserve.server.profiles import NATIVE, router
+from rowserve.server.profiles import router
 from rowserve.server.stall import StallGauge
 from rowserve.tools.cli import main
 from rowserve.tools.digits import digit_scans

@@ -32,7 +32,13 @@ def named_models(_context: click.Context, _option: click.Parameter, given: tuple
     callback=named_models,
     help="One model, by its folder. May be given several times.",
 )
-@click.option("--listen", metavar="HOST:PORT", help="Where to listen.  [default: 127.0.0.1:8080]")
+@click.option(
+    "--listen",
+    multiple=True,
+    metavar="HOST:PORT[,profile=NAME]",
+    help="Where to listen. May be given several times; a profile says which protocol answers where several want the "
+    "same path: native, tensorflow-serving, kserve, torchserve.  [default: 127.0.0.1:8080]",
+)
 @models_option
 @config_option
 @cache_options

@@ -6,6 +6,7 @@ import gc
 import gzip
 import tempfile
 import tracemalloc
+import zlib
 
 import pytest
 from twisted.web import http
@@ -169,6 +170,16 @@ def test_gzip_is_inflated_on_the_way_with_the_limit_behind_it():
     assert reply.json["rows"][0]["outputs"] == {"sum": 60_001.0}
     twice = gzip.compress(body[:100]) + gzip.compress(body[100:])
     assert server.request("POST", "/images/m", twice, Content_Encoding="gzip", **FORM).status == 200
+
+
+def test_deflate_is_zlibs_form():
+    body = form(b"x" * 100)
+    packed = zlib.compress(body)
+    assert Server().request("POST", "/images/m?outputs=sum", packed, Content_Encoding="deflate", **FORM).status == 200
+    for broken in (packed[:-3], packed + b"more", zlib.compress(body, wbits=-15)):
+        reply = Server().request("POST", "/images/m", broken, Content_Encoding="deflate", **FORM)
+        assert reply.status == 400
+        assert "deflate" in reply.json["detail"]
 
 
 def test_a_gzip_bomb_is_cut_at_the_limit_and_memory_stays_flat():

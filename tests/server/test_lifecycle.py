@@ -19,7 +19,7 @@ class Stage:
         self.server = Server()
         self.events: list[Any] = []
         self.flushed: Deferred[None] = Deferred()
-        self.lifecycle = Lifecycle(self.server.clock, [self], self.server.site, self.flush, self.leave)
+        self.lifecycle = Lifecycle(self.server.clock, [self], [self.server.site], self.flush, self.leave)
 
     def stopListening(self) -> None:
         self.events.append("closed port")

@@ -9,8 +9,9 @@ import pytest
 
 from rowserve.handlers.items import Priority
 from rowserve.handlers.problem import Problem
+from rowserve.server.address import NATIVE
 from rowserve.server.openapi import document
-from rowserve.server.profiles import NATIVE, PROFILES, router
+from rowserve.server.profiles import PROFILES, router
 from tests.http_doubles import FORM, Server, form, head, logged
 
 PREDICT = b'{"instances": [[1, 2]]}'

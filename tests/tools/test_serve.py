@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import json
 import socket
+import subprocess
 from pathlib import Path
 from urllib.request import urlopen
 
 import pytest
 
 from rowserve.graphs.signature import Signature, TensorSpec
-from rowserve.tools.serving import example_row, host_and_port
-from tests.tools.processes import REAL, arithmetic_model, one_line, rowserve, server
+from rowserve.tools.example_requests import example_row
+from tests.tools.processes import REAL, arithmetic_model, one_line, rowserve, server, started
 
 
 @pytest.fixture
@@ -78,23 +79,29 @@ def test_one_broken_model_does_not_keep_the_others_from_serving(tmp_path: Path, 
     assert states == {"good": "ready", "bad": "broken"}
 
 
+def test_a_server_listens_on_several_addresses(tmp_path: Path) -> None:
+    model = arithmetic_model(tmp_path / "m")
+    more = ("--listen", "127.0.0.1:0,profile=kserve", "--model", f"m={model}", "--cache", str(tmp_path / "cache"))
+    with started("serve", "--listen", "127.0.0.1:0", *more, stdin=subprocess.DEVNULL) as process:
+        assert process.stderr is not None
+        told = [process.stderr.readline().decode() for _ in range(2)]
+        assert "(profile kserve)" in told[1]
+        for line in told:
+            url = line.split(" on ")[1].split()[0]
+            assert json.loads(urlopen(f"{url}/readyz").read())["ready"]
+        process.terminate()
+        assert process.wait(30) == 0
+
+
 @pytest.mark.parametrize(
-    ("listen", "address"),
-    [
-        ("127.0.0.1:8080", ("127.0.0.1", 8080)),
-        ("[::1]:80", ("::1", 80)),
-        ("localhost:0", ("127.0.0.1", 0)),
-        (":8080", ("0.0.0.0", 8080)),
-    ],
+    ("listen", "complaint"),
+    [("8080", "HOST:PORT"), ("127.0.0.1:0,profile=grpc", "no profile 'grpc'"), ("127.0.0.1:0,port=1", "HOST:PORT")],
 )
-def test_an_address_is_host_and_port(listen: str, address: tuple[str, int]) -> None:
-    assert host_and_port(listen) == address
-
-
-@pytest.mark.parametrize("listen", ["8080", "127.0.0.1", "127.0.0.1:", "127.0.0.1:99999", "host:http"])
-def test_anything_else_is_refused(listen: str) -> None:
-    with pytest.raises(ValueError, match="HOST:PORT"):
-        host_and_port(listen)
+def test_an_address_that_is_none_is_refused(tmp_path: Path, listen: str, complaint: str) -> None:
+    model = arithmetic_model(tmp_path / "m")
+    ran = rowserve("serve", "--listen", listen, "--model", f"m={model}")
+    assert ran.returncode == 2
+    assert complaint in one_line(ran.stderr)
 
 
 def test_the_example_row_is_one_that_the_model_takes() -> None:
