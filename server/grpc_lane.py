@@ -1,0 +1,172 @@
+"""The gRPC server: an asyncio loop on a thread of its own, the lane, beside the reactor.
+
+The lane reads messages and writes answers; rows are asked for on the reactor. Neither waits for the other: a question
+goes over by `callFromThread`, its answer comes back by `call_soon_threadsafe`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+from collections.abc import Callable, Coroutine, Sequence
+from concurrent.futures import Future
+from typing import TYPE_CHECKING, Any
+
+from rowserve.handlers.http_headers import cache_status, server_timing
+from rowserve.handlers.problem import Problem
+from rowserve.server.grpc_asking import Asking
+from rowserve.server.grpc_service import Asked, Method, Service, Several
+
+try:
+    import grpc
+    import grpc.aio
+except ImportError as error:
+    raise ImportError("--grpc needs the package grpcio: pip install 'rowserve[grpc]'") from error
+
+if TYPE_CHECKING:
+    from rowserve.server.metrics import Metrics
+    from rowserve.server.pipeline import RowPipeline
+
+log = logging.getLogger(__name__)
+CRASHED = Problem(500, "the server failed; its log says why", reason="crashed")
+PATIENT = 1e6  # seconds: until somebody calls `abort`
+END_SECONDS = 5.0
+
+
+class GrpcLane:
+    """A `lifecycle.Connections`: `start` once, then `drain` and `when_idle`, or `abort`; all on the reactor thread.
+
+    `services` by their names; messages are held to `body_bytes`. A call counts in `rowserve_request_seconds` with its
+    path as the route and the name of its status as the code.
+    """
+
+    def __init__(
+        self, services: Sequence[Service], pipeline: RowPipeline, metrics: Metrics, body_bytes: int, reactor: Any
+    ) -> None:
+        self._services = services
+        self._pipeline = pipeline
+        self._metrics = metrics
+        self._body_bytes = body_bytes
+        self._reactor = reactor
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._live, name="grpc", daemon=True)
+        self._server: Any = None
+        self._idle = False
+        self._when_idle: list[Callable[[], None]] = []
+
+    # On the reactor thread
+
+    def start(self, address: str) -> int:
+        """Listens on HOST:PORT and gives the port. Waits some milliseconds for the lane. Raises OSError."""
+        self._thread.start()
+        try:
+            port: int = self._on_lane(self._listen(address)).result()
+            return port
+        except RuntimeError as error:
+            self._end()
+            raise OSError(f"cannot listen on {address}: {error}") from None
+
+    def drain(self) -> None:
+        """No further calls; those that run are finished."""
+        stopped = self._on_lane(self._stop(PATIENT))
+        stopped.add_done_callback(lambda _: self._reactor.callFromThread(self._now_idle))
+
+    def when_idle(self, call: Callable[[], None]) -> None:
+        """Calls when no call is left; after `drain`."""
+        if self._idle:
+            call()
+        else:
+            self._when_idle.append(call)
+
+    def abort(self) -> None:
+        """Ends all calls at once."""
+        self._on_lane(self._stop(None))
+
+    def _now_idle(self) -> None:
+        self._idle = True
+        self._end()
+        waiting, self._when_idle = self._when_idle, []
+        for call in waiting:
+            call()
+
+    def _end(self) -> None:
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join(END_SECONDS)
+
+    def _on_lane(self, coroutine: Coroutine[Any, Any, Any]) -> Future[Any]:
+        return asyncio.run_coroutine_threadsafe(coroutine, self._loop)
+
+    # On the lane
+
+    def _live(self) -> None:
+        asyncio.set_event_loop(self._loop)
+        self._loop.run_forever()
+        self._loop.close()
+
+    async def _listen(self, address: str) -> int:
+        self._server = grpc.aio.server(
+            options=(
+                ("grpc.max_receive_message_length", self._body_bytes),
+                ("grpc.max_send_message_length", -1),
+                ("grpc.so_reuseport", 0),  # else a second server on the same port would take calls of the first
+            )
+        )
+        for service in self._services:
+            handlers = {
+                name: grpc.unary_unary_rpc_method_handler(self._handler(service, name, method))
+                for name, method in service.methods.items()
+            }
+            self._server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service.name, handlers),))
+        port: int = self._server.add_insecure_port(address)
+        await self._server.start()
+        return port
+
+    async def _stop(self, grace: float | None) -> None:
+        await self._server.stop(grace)
+
+    def _handler(self, service: Service, name: str, method: Method) -> Callable[[bytes, Any], Any]:
+        route = f"/{service.name}/{name}"
+        count, clock = self._metrics.request, self._loop.time
+
+        async def handle(message: bytes, context: Any) -> bytes:
+            began = clock()
+            try:
+                reply = method(message, dict(context.invocation_metadata()))
+                response = reply if isinstance(reply, bytes) else await self._ask(reply, context)
+                count(route, "OK", clock() - began)
+                return response
+            except Problem as problem:
+                code, told = service.fault(problem)
+            except asyncio.CancelledError:
+                left = context.time_remaining()
+                late = left is not None and left <= 0
+                count(route, "DEADLINE_EXCEEDED" if late else "CANCELLED", clock() - began)
+                raise
+            except Exception:
+                log.exception("%s failed", route)
+                code, told = service.fault(CRASHED)
+            count(route, code, clock() - began)
+            return await context.abort(grpc.StatusCode[code], told)  # type: ignore[no-any-return]
+
+        return handle
+
+    async def _ask(self, reply: Asked | Several, context: Any) -> bytes:
+        trailers: list[tuple[str, str]] = []
+        if isinstance(reply, Several):
+            response = reply.join([await self._answer(asked, context, trailers) for asked in reply.asked])
+        else:
+            response = await self._answer(reply, context, trailers)
+        context.set_trailing_metadata(trailers)
+        return response
+
+    async def _answer(self, asked: Asked, context: Any, trailers: list[tuple[str, str]]) -> bytes:
+        asking = Asking(self._pipeline, asked, context.time_remaining(), self._loop)
+        self._reactor.callFromThread(asking.begin)
+        try:
+            answer = await asking.answer
+        except asyncio.CancelledError:
+            self._reactor.callFromThread(asking.cancel)
+            raise
+        trailers += (("cache-status", cache_status(answer)), ("server-timing", server_timing(answer.timing)))
+        return asked.question.encode(answer)
