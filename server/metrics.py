@@ -87,7 +87,7 @@ class Metrics:
         self.alone: Callable[[], Iterable[tuple[str, str, str]]] = lambda: ()
         self.stall: StallGauge | None = None
         self._rows: dict[tuple[str, str, str], RowCounts] = {}
-        self._requests: dict[tuple[str, int], Histogram] = {}
+        self._requests: dict[tuple[str, int | str], Histogram] = {}
         self.batch_rows = self._histogram("batch_rows", "Rows in a session call.", buckets=BATCH_BUCKETS)
         self.queue_seconds = self._histogram("queue_seconds", "Time a row waited for its session call.")
         self.graph_seconds = self._histogram("graph_seconds", "Time of a session call.")
@@ -112,8 +112,11 @@ class Metrics:
         """Every ((model, version, protocol), counts) there is."""
         return sorted(self._rows.items(), key=lambda entry: entry[0])
 
-    def request(self, route: str, code: int, seconds: float) -> None:
-        """A request was answered. `route` is a pattern, never a path that a client chose."""
+    def request(self, route: str, code: int | str, seconds: float) -> None:
+        """A request was answered; any thread. `route` is a pattern, never a path that a client chose.
+
+        `code` is HTTP's status, or the name of gRPC's.
+        """
         child = self._requests.get((route, code))
         if child is None:
             child = self._requests[route, code] = self._request_seconds.labels(route, str(code))

@@ -134,7 +134,8 @@ class Models:
         return [self._states[name][version] for version in sorted(self._states[name], reverse=True)]
 
     def find(self, name: str, version: int | None = None) -> ServedModel:
-        """The model that answers. Raises Problem 404, or 503 while it loads or when it is broken."""
+        """The model that answers; any thread, as it only reads. Raises Problem 404, or 503 while it loads or when it is
+        broken."""
         states = self.versions(name)
         if version is not None:
             states = [state for state in states if state.version == version]
