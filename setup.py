@@ -27,12 +27,15 @@ DEMO = [
     "matplotlib>=3.10,<4",  # one photo
 ]
 GRPC = ["grpcio>=1.81.1,<2"]
+GRAPHPIPE = ["flatbuffers>=25.9,<26"]  # tensorflow brings one along as well
 TEST = [
     *GRPC,
+    *GRAPHPIPE,
     "pytest>=9,<10",
     "pytest-cov>=7,<8",
     "hypothesis>=6.140,<7",
     "setuptools>=77",  # tests/test_layout.py builds the wheel
+    "requests>=2.32,<3",  # the graphpipe client's
     *DEMO,
 ]
 DEV = [
@@ -81,7 +84,7 @@ setup(
         "platformdirs>=4.3,<5",
         "protobuf>=6.31.1,<7",
     ],
-    extras_require={"demo": DEMO, "grpc": GRPC, "test": TEST, "dev": DEV},
+    extras_require={"demo": DEMO, "grpc": GRPC, "graphpipe": GRAPHPIPE, "test": TEST, "dev": DEV},
     classifiers=[
         "Development Status :: 3 - Alpha",
         "Framework :: Twisted",
