@@ -1,0 +1,107 @@
+"""Instances as KServe's and TorchServe's JSON has them, and the answer that has a value for each.
+
+Pure values, safe on any thread. An instance is the value of the only input, an object of inputs, or, where the model
+takes pictures, a picture's file in base64.
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Sequence
+from typing import Any
+
+from rowserve.graphs.rows import Array, Buffer, Rows
+from rowserve.graphs.signature import Signature
+from rowserve.handlers.items import Answer, Item, ModelFace, Picture
+from rowserve.handlers.json_rows import row_of, rows_of
+from rowserve.handlers.json_values import is_b64, unb64
+from rowserve.handlers.native_rows import Wants, good_rows, spread
+from rowserve.handlers.picture_header import not_a_picture
+from rowserve.handlers.problem import Problem
+from rowserve.handlers.tensors import tensors_of
+
+WRAPPERS = ("data", "body")
+
+
+def read_instances(face: ModelFace, signature: Signature, instances: Sequence[Any], path: str) -> Sequence[Item]:
+    """A row for each instance. Raises Problem 400 or 422."""
+    values = [unwrapped(signature, value) for value in instances]
+    if takes_pictures(face, signature) and not all(isinstance(value, list) for value in values):
+        return [read_instance(face, signature, value, f"{path}[{i}]") for i, value in enumerate(values)]
+    return rows_of(signature, values, path)
+
+
+def read_instance(face: ModelFace, signature: Signature, value: Any, path: str) -> Item:
+    """The row of one instance. Raises Problem 400 or 422."""
+    value = unwrapped(signature, value)
+    found = picture_in(face, signature, value, path) if takes_pictures(face, signature) else None
+    return found or row_of(signature, value, path)
+
+
+def unwrapped(signature: Signature, value: Any) -> Any:
+    """An instance out of {"data": ...} or {"body": ...}, unless that is an input's name."""
+    if isinstance(value, dict) and len(value) == 1:
+        ((name, inner),) = value.items()
+        if name in WRAPPERS and signature.input(name) is None:
+            return inner
+    return value
+
+
+def takes_pictures(face: ModelFace, signature: Signature) -> bool:
+    """Whether uploads can become rows of the signature."""
+    decoder = face.decoders.get(signature.name)
+    return decoder is not None and not isinstance(decoder, Problem)
+
+
+def picture_in(face: ModelFace, signature: Signature, value: Any, path: str) -> Item | None:
+    """A picture in JSON, its file in base64: a string, or {"b64": ...}; None for any other value."""
+    if isinstance(value, dict) and list(value) == [signature.inputs[0].name] and not is_b64(value):
+        value = value[signature.inputs[0].name]
+    if isinstance(value, str):
+        try:
+            return picture(face, signature, base64.b64decode(value))
+        except ValueError as error:
+            raise Problem(400, f"{path}: a string must be a picture's file as base64: {error}") from None
+    return picture(face, signature, unb64(value, path)) if is_b64(value) else None
+
+
+def picture(face: ModelFace, signature: Signature, upload: Buffer) -> Item:
+    """A picture's file. Raises Problem 422 where the model takes none."""
+    decoder = face.decoders.get(signature.name)
+    if decoder is None:
+        told = f"model {face.name} takes no pictures; send a tensor's bytes or JSON"
+        raise Problem(422, told, title="Takes no pictures", reason="takes_no_pictures")
+    if isinstance(decoder, Problem):
+        raise decoder
+    return Picture(upload, decoder) if len(upload) else not_a_picture("the picture is empty")
+
+
+def predictions(face: ModelFace, signature: Signature, items: Sequence[Item], answer: Answer) -> list[Any]:
+    """A value for each row, for orjson with numpy: its only output, or an object of its outputs.
+
+    Raises the first bad row's Problem, and Problem 400 where rows that ran as a whole have an output in common.
+    """
+    if answer.errors:
+        raise answer.errors[min(answer.errors)]
+    names = tuple(spec.name for spec in signature.outputs)
+    whole = ran_whole(signature, items, answer)
+    if whole is None:
+        _, rows = good_rows(face, answer, range(len(answer)), Wants(None, names))
+    else:
+        rows = spread(whole, len(next(iter(whole.values()))))
+    return [row[names[0]] for row in rows] if len(names) == 1 else rows
+
+
+def ran_whole(signature: Signature, items: Sequence[Item], answer: Answer) -> dict[str, Array] | None:
+    """The outputs [rows, ...] of rows that ran as one request; None where each row has an answer of its own.
+
+    Raises Problem 400 where an output has not a row for each.
+    """
+    if not (answer.alone and signature.row_inputs and len(answer) == 1 and isinstance(items[0], Rows)):
+        return None
+    outputs, count = tensors_of(answer), items[0].count
+    for name, array in outputs.items():
+        if array.shape[:1] != (count,):
+            told = f"output {name} has the shape {list(array.shape)}: not a row for each of {count} instances"
+            raise Problem(400, told)
+    return outputs
