@@ -76,8 +76,11 @@ class Api:
         """Takes the body whole, within the limit, and hands it over."""
         return Collected(then, self.limits.body_bytes)
 
-    def ask(self, request: ApiRequest, served: ServedModel, read: Callable[[Buffer], Question[Encoded]]) -> BodySink:
-        """Takes the body, reads it (on the pool, where it is large), and answers what it asks."""
+    def ask(
+        self, request: ApiRequest, served: ServedModel, read: Callable[[Buffer], Question[Encoded] | Encoded]
+    ) -> BodySink:
+        """Takes the body, reads it (on the pool, where it is large), and answers what it asks: of the model, or at
+        once."""
         answer = partial(self.answer, request, served)
 
         def body(whole: Buffer) -> None:
@@ -88,8 +91,11 @@ class Api:
 
         return self.collect(body)
 
-    def answer(self, request: ApiRequest, served: ServedModel, question: Question[Encoded]) -> None:
+    def answer(self, request: ApiRequest, served: ServedModel, question: Question[Encoded] | Encoded) -> None:
         """Answers what was asked; a large answer is encoded on the pool."""
+        if isinstance(question, Encoded):
+            request.respond(question)
+            return
 
         def respond(answer: Answer) -> None:
             encode = partial(question.encode, answer)
