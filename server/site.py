@@ -81,15 +81,21 @@ class Api:
     ) -> BodySink:
         """Takes the body, reads it (on the pool, where it is large), and answers what it asks: of the model, or at
         once."""
+        return self.collect(partial(self.read, request, served, read))
+
+    def read(
+        self,
+        request: ApiRequest,
+        served: ServedModel,
+        read: Callable[[Buffer], Question[Encoded] | Encoded],
+        body: Buffer,
+    ) -> None:
+        """The same for a body that is here: the part of a form that counts."""
         answer = partial(self.answer, request, served)
-
-        def body(whole: Buffer) -> None:
-            if len(whole) > self.limits.pool_parse_bytes:
-                request.wait_for(self.defer_to_pool(partial(read, whole)), answer)
-            else:
-                answer(read(whole))
-
-        return self.collect(body)
+        if len(body) > self.limits.pool_parse_bytes:
+            request.wait_for(self.defer_to_pool(partial(read, body)), answer)
+        else:
+            answer(read(body))
 
     def answer(self, request: ApiRequest, served: ServedModel, question: Question[Encoded] | Encoded) -> None:
         """Answers what was asked; a large answer is encoded on the pool."""
