@@ -1,0 +1,119 @@
+"""Answers of the Open Inference Protocol's REST form: JSON, with binary tensors behind it or without.
+
+Pure values, safe on any thread; large answers belong on the pool.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import orjson
+
+from rowserve.graphs.rows import Array, Buffer
+from rowserve.handlers.http_headers import answer_headers
+from rowserve.handlers.items import Answer, Encoded, ModelFace
+from rowserve.handlers.native_json import PLAIN
+from rowserve.handlers.open_inference_datatypes import tensor_bytes
+from rowserve.handlers.open_inference_outputs import Wish, given
+from rowserve.handlers.open_inference_texts import CONTENT_TYPE, invalid
+from rowserve.handlers.tensorflow_serving_json import with_words
+
+BINARY = "application/octet-stream"
+CODINGS = {"gzip": 16 + zlib.MAX_WBITS, "deflate": zlib.MAX_WBITS}
+SMALL = 1400  # bytes: what fits into one packet does not travel faster for being smaller
+
+
+@dataclass(frozen=True, slots=True)
+class Form:
+    """How an answer is written: whose it is, its outputs, the request's id, and the content coding or ""."""
+
+    face: ModelFace
+    wishes: Sequence[Wish]
+    id: str
+    coding: str
+
+
+def encode(form: Form, answer: Answer) -> Encoded:
+    """The answer. Raises the first bad row's Problem, or Problem 400 for strings that JSON cannot hold."""
+    blobs: list[Buffer] = []
+    outputs = []
+    for wish, shape, parts in output_parts(form, answer):
+        entry: dict[str, Any] = {"name": wish.spec.name, "datatype": wish.datatype, "shape": shape}
+        if wish.binary:
+            entry["parameters"] = {"binary_data_size": sum(map(len, parts))}
+            blobs += parts
+        else:
+            entry["data"] = orjson.Fragment(parts[0])
+        outputs.append(entry)
+    named = {"id": form.id} if form.id else {}
+    about = {**named, "model_name": form.face.name, "model_version": str(form.face.version), "outputs": outputs}
+    text = orjson.dumps(about)
+    if not any(map(len, blobs)):  # Triton writes no length then, and its clients cope with that
+        return compressed(form.coding, Encoded(200, answer_headers(answer, CONTENT_TYPE), text))
+    headers = [*answer_headers(answer, BINARY), ("Inference-Header-Content-Length", str(len(text)))]
+    return compressed(form.coding, Encoded(200, headers, b"".join([text, *blobs])))
+
+
+def output_parts(form: Form, answer: Answer) -> list[tuple[Wish, Sequence[int], Sequence[Buffer]]]:
+    """Each output's shape, and its bytes in parts: those of the tensor, or its JSON in one part."""
+    only = form.wishes[0] if len(form.wishes) == 1 else None
+    one_tensor = answer.layout.row_bytes and len(answer.layout.specs) == 1 and not answer.alone and not answer.errors
+    if only is not None and only.binary and not only.classes and one_tensor:
+        packed = [row for row in answer.packed if row is not None]  # these are the tensor's very bytes
+        return [(only, (len(packed), *(size or 0 for size in only.spec.shape or ())), packed)]
+    arrays = given(answer, form.wishes, form.face.labels)
+    return [
+        (wish, array.shape, [tensor_bytes(array) if wish.binary else tensor_json(wish.spec.name, array)])
+        for wish, array in zip(form.wishes, arrays, strict=True)
+    ]
+
+
+def tensor_json(name: str, array: Array) -> bytes:
+    """The elements as one flat list; NaN and infinity as bare words, which the clients take. Raises Problem 400."""
+    flat = array.reshape(-1)
+    if not flat.size:
+        return b"[]"
+    if flat.dtype == object:
+        try:
+            return orjson.dumps([element.decode() for element in flat])
+        except UnicodeDecodeError:
+            told = "holds bytes that are no UTF-8, which JSON cannot hold; ask for it with binary_data"
+            raise invalid(f"output {name!r} {told}") from None
+    text = orjson.dumps(np.ascontiguousarray(flat), option=PLAIN)
+    return text if flat.dtype.kind != "f" or np.isfinite(flat).all() else with_words(text, flat)
+
+
+@lru_cache(maxsize=64)
+def response_coding(accepted: str) -> str:
+    """gzip, deflate, or "" for none: what an Accept-Encoding likes best, gzip where it likes both."""
+    likes = {}
+    for part in accepted.lower().split(","):
+        name, _, weight = part.partition(";")
+        likes[name.strip()] = quality(weight)
+    best = max(CODINGS, key=lambda coding: likes.get(coding, 0.0))
+    return best if likes.get(best, 0.0) > 0 and likes[best] >= likes.get("identity", 0.0) else ""
+
+
+def quality(weight: str) -> float:
+    """The number in `q=0.5`; 1 where there is none, 0 where it cannot be read."""
+    name, _, value = weight.strip().partition("=")
+    try:
+        return float(value) if name.strip() == "q" else 1.0
+    except ValueError:
+        return 0.0
+
+
+def compressed(coding: str, answer: Encoded) -> Encoded:
+    """The answer in that content coding, where that makes it smaller."""
+    if not coding or len(answer.body) <= SMALL:
+        return answer
+    packer = zlib.compressobj(1, wbits=CODINGS[coding])
+    body = packer.compress(answer.body) + packer.flush()
+    if len(body) >= len(answer.body):
+        return answer
+    return Encoded(answer.status, [*answer.headers, ("Content-Encoding", coding)], body, answer.reason)
