@@ -50,7 +50,7 @@ def post_predict(api: Api, request: ApiRequest, **_: str) -> Opened:
 @TABLE.route(
     "GET", "/v1/models/<model>[/versions/<version>]", "TensorFlow Serving's model status.", statuses=(400, 404)
 )
-def get_status(api: Api, request: ApiRequest, **_: str) -> Opened:
+def get_status(api: Api, request: ApiRequest, **_: str) -> Encoded:
     """The states of a model's versions."""
     asked = servable(request)
     states = [state for state in api.models.states() if state.name == asked.model]
