@@ -4,16 +4,21 @@ from __future__ import annotations
 
 from functools import cache
 
-from rowserve.server import native_routes, tensorflow_serving_routes
+from rowserve.server import graphpipe_routes, kserve_routes, native_routes, tensorflow_serving_routes, torchserve_routes
 from rowserve.server.address import NATIVE
 from rowserve.server.routing import Router, RouteTable
 
 ALWAYS = (native_routes.TABLE, native_routes.PROBES)
+GRAPHPIPE = graphpipe_routes.TABLE  # its GET / has KServe's keys too
+KSERVE = kserve_routes.TABLE
+TENSORFLOW_SERVING = tensorflow_serving_routes.TABLE
+TORCHSERVE = torchserve_routes.TABLE
 PROFILES: dict[str, tuple[RouteTable, ...]] = {
-    NATIVE: (*ALWAYS, tensorflow_serving_routes.TABLE),
-    "tensorflow-serving": (*ALWAYS, tensorflow_serving_routes.TABLE),
-    "kserve": (*ALWAYS, tensorflow_serving_routes.TABLE),
-    "torchserve": (*ALWAYS, tensorflow_serving_routes.TABLE),
+    NATIVE: (*ALWAYS, kserve_routes.MERGED, GRAPHPIPE, TENSORFLOW_SERVING, KSERVE, TORCHSERVE),
+    # Without KServe's: what TensorFlow Serving does not know under /v1/ is malformed.
+    "tensorflow-serving": (*ALWAYS, TENSORFLOW_SERVING, GRAPHPIPE, TORCHSERVE),
+    "kserve": (*ALWAYS, KSERVE, TENSORFLOW_SERVING, GRAPHPIPE, TORCHSERVE),
+    "torchserve": (*ALWAYS, TORCHSERVE, GRAPHPIPE, KSERVE, TENSORFLOW_SERVING),
 }
 
 

@@ -33,7 +33,7 @@ def test_the_description_is_openapi(profile):
         assert orjson.loads(Server().request("GET", "/openapi.json").body) == described
 
 
-UNKNOWN = ["/", "/nothing", "/images", "/images/", "/images/m/", "/images/a%2Fb", "/images/m/x", "//"]
+UNKNOWN = ["/nothing", "/images", "/images/", "/images/m/", "/images/a%2Fb", "/images/m/x", "/nothing//"]
 
 
 @pytest.mark.parametrize("path", UNKNOWN)
@@ -126,7 +126,6 @@ def test_too_many_fields_in_a_query():
         ("GET", "/v1/models/m:predict", 400, "Malformed request: GET /v1/models/m:predict"),
         ("POST", "/v1/models/m/metadata", 400, "Malformed request: POST /v1/models/m/metadata"),
         ("POST", "/v1/models/m:classify", 501, "classify"),
-        ("GET", "/v1/models", 400, "Missing model name in request."),
         ("POST", "/v1/models/m:predict", 400, ""),
     ],
 )
