@@ -9,6 +9,7 @@ makes each once.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -340,6 +341,22 @@ def wide_dense(folder: Path) -> Path:
     return save(
         folder, lambda x: {"y": tf.nn.relu(x @ first) @ last}, {"x": ([None, 2048], tf.float32)}, first=first, last=last
     )
+
+
+# One model of each dtype, for the protocols that carry them.
+
+DTYPES = (
+    "bool uint8 uint16 uint32 uint64 int8 int16 int32 int64 float16 bfloat16 float32 float64 string".split()  # noqa: SIM905
+)
+
+
+def identity(folder: Path, dtype: str) -> Path:
+    """x [N,None] -> y [N,None], the same."""
+    tf = tensorflow()
+    return save(folder, lambda x: {"y": tf.identity(x)}, {"x": ([None, None], tf.as_dtype(dtype))})
+
+
+RECIPES.update({f"identity_{dtype}": partial(identity, dtype=dtype) for dtype in DTYPES})
 
 
 # What keeps rows from sharing a batch or a cache.
