@@ -37,7 +37,7 @@ def post_predict(api: Api, request: ApiRequest, model: str) -> Opened:
 
 
 @TABLE.route(
-    "POST", "/v1/models/<model>:explain", "KServe's V1 explain, which is not served.", statuses=(404, 501, 503)
+    "POST", "/v1/models/<model>:explain", "KServe's V1 explain: not served.", gives="", statuses=(404, 501, 503)
 )
 def post_explain(api: Api, request: ApiRequest, model: str) -> Opened:
     """The word for it."""

@@ -9,23 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from rowserve.handlers.problem import phrase
-from rowserve.server.routing import FORM, JSON, NDJSON, PROBLEM, Parameter, Route
+from rowserve.handlers.problem import Problem, phrase
+from rowserve.server.routing import ANY, FORM, JSON, NDJSON, TEXT, Parameter, Route, RouteTable
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-ANY: dict[str, Any] = {}
-PROBLEM_SCHEMA = {
-    "type": "object",
-    "required": ["status", "title", "detail"],
-    "properties": {
-        "type": {"type": "string"},
-        "status": {"type": "integer"},
-        "title": {"type": "string"},
-        "detail": {"type": "string"},
-    },
-}
+ANYTHING: dict[str, Any] = {}
+JSON_TYPES = {str: "string", int: "integer"}
 FORM_SCHEMA = {"type": "object", "additionalProperties": {"type": "string", "format": "binary"}}
 LINE_SCHEMA = {"type": "string", "description": "JSON objects, one a line."}
 PATH_PATTERNS = {"model": "^[A-Za-z0-9_-][A-Za-z0-9._-]{0,63}$", "version": "^[1-9][0-9]*$"}
@@ -37,13 +28,14 @@ HEADERS = (
 
 @lru_cache(maxsize=8)
 def document(routes: Sequence[Route]) -> bytes:
-    """The whole description."""
+    """The whole description; of two routes alike, as everywhere, the first counts."""
     paths: dict[str, Any] = {}
     for route in routes:
-        for method in route.methods:
-            paths.setdefault(route.path, {})[method.lower()] = operation(route, method)
+        for method in described_methods(route):
+            paths.setdefault(route.path, {}).setdefault(method.lower(), operation(route, method))
     info = {"title": "rowserve", "version": own_version(), "description": "Answers rows, each computed once."}
-    return orjson.dumps({"openapi": "3.1.0", "info": info, "paths": paths, "components": components()})
+    faults = {table.name: fault_schema(table) for table in dict.fromkeys(route.table for route in routes)}
+    return orjson.dumps({"openapi": "3.1.0", "info": info, "paths": paths, "components": {"schemas": faults}})
 
 
 def own_version() -> str:
@@ -54,10 +46,22 @@ def own_version() -> str:
         return "0"
 
 
-def components() -> dict[str, Any]:
-    """What the operations refer to."""
-    error = {"type": "object", "required": ["error"], "properties": {"error": {"type": "string"}}}
-    return {"schemas": {"Problem": PROBLEM_SCHEMA, "Error": error}}
+def fault_schema(table: RouteTable) -> dict[str, Any]:
+    """What an error of the table looks like, by the look of one."""
+    example = table.fault(Problem(400, "why"))
+    if table.faults == TEXT:
+        return {"type": "string"}
+    if dict(example.headers)["Content-Type"] != table.faults:
+        return {"type": "object"}
+    members = {name: {"type": JSON_TYPES[type(value)]} for name, value in orjson.loads(example.body).items()}
+    return {"type": "object", "required": list(members), "properties": members}
+
+
+def described_methods(route: Route) -> tuple[str, ...]:
+    """The methods that are described: of a route that takes any, the one that most clients use."""
+    if route.method != ANY:
+        return route.methods
+    return ("POST",) if route.takes else ("GET",)
 
 
 def operation(route: Route, method: str) -> dict[str, Any]:
@@ -66,14 +70,16 @@ def operation(route: Route, method: str) -> dict[str, Any]:
     parameters = [path_parameter(name) for name in names] + [query_parameter(each) for each in route.query]
     if route.takes:
         parameters += [header_parameter(name, text) for name, text in HEADERS]
-    good = {route.gives: {"schema": schema(route.gives)}}
-    responses: dict[str, Any] = {"200": {"description": "OK", "content": good}}
-    wrong = {route.table.faults: {"schema": fault(route)}}
+    responses: dict[str, Any] = {}
+    if route.gives:
+        responses["200"] = {"description": "OK", "content": {route.gives: {"schema": schema(route.gives)}}}
+    wrong = {route.table.faults: {"schema": {"$ref": f"#/components/schemas/{route.table.name}"}}}
     for status in route.statuses:
         responses[str(status)] = {"description": phrase(status), "content": wrong}
     described: dict[str, Any] = {
         "operationId": operation_id(method, route),
-        "summary": route.text,
+        "tags": [route.table.name],
+        "summary": route.text if route.method != ANY else f"{route.text} Any method will do.",
         "parameters": parameters,
         "responses": responses,
     }
@@ -88,13 +94,6 @@ def operation_id(method: str, route: Route) -> str:
     return "_".join([method.lower(), *re.findall(r"\w+", route.path)])
 
 
-def fault(route: Route) -> dict[str, Any]:
-    """The schema of an error."""
-    if route.table.faults == PROBLEM:
-        return {"$ref": "#/components/schemas/Problem"}
-    return {"$ref": "#/components/schemas/Error"} if route.table.faults == JSON else {"type": "string"}
-
-
 def schema(content_type: str) -> dict[str, Any]:
     """What is known of a body of that type."""
     if content_type == FORM:
@@ -103,7 +102,7 @@ def schema(content_type: str) -> dict[str, Any]:
         return LINE_SCHEMA
     if content_type == JSON:
         return {"type": "object"}
-    return {"type": "string"} if content_type.startswith("text/") else ANY
+    return {"type": "string"} if content_type.startswith("text/") else ANYTHING
 
 
 def path_parameter(name: str) -> dict[str, Any]:

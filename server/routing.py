@@ -51,8 +51,8 @@ class Parameter:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Route:
-    """One method (or ANY) on one path (`rule`, as Klein takes it). `takes` and `gives` are content types; `statuses`
-    are those beside 200."""
+    """One method (or ANY) on one path (`rule`, as Klein takes it). `takes` and `gives` are content types (`gives` is
+    "" where it is never served); `statuses` are those beside 200."""
 
     table: RouteTable
     method: str

@@ -57,14 +57,14 @@ def predictions(api: Api, request: ApiRequest, model: str, version: str | None =
     return Parts(form, content_type, api.limits)
 
 
-@TABLE.route(ANY, "/models/<model>/invoke", "The same, as SageMaker calls it.", takes=TAKES, statuses=ASKING)
+@TABLE.route(ANY, "/models/<model>/invoke", "TorchServe's prediction.", takes=TAKES, statuses=ASKING)
 def invoke(api: Api, request: ApiRequest, model: str) -> Opened:
     """A prediction."""
     return predictions(api, request, model)
 
 
 @TABLE.route(
-    ANY, "/invocations", "The same, as SageMaker calls it.", takes=TAKES, query=(MODEL_NAME,), statuses=ASKING
+    ANY, "/invocations", "TorchServe's prediction, as SageMaker calls it.", takes=TAKES, query=(MODEL_NAME,), statuses=ASKING
 )
 def invocations(api: Api, request: ApiRequest) -> Opened:
     """A prediction of the model that the query names, or of the only one."""
@@ -76,7 +76,7 @@ def invocations(api: Api, request: ApiRequest) -> Opened:
 
 
 @TABLE.route(
-    ANY, "/explanations/<model>[/<version>]", "TorchServe's explanations, which are not served.", statuses=(404, 501)
+    ANY, "/explanations/<model>[/<version>]", "TorchServe's explanations: not served.", gives="", statuses=(404, 501)
 )
 def explanations(api: Api, request: ApiRequest, model: str, version: str | None = None) -> Opened:
     """The word for it."""
@@ -108,20 +108,24 @@ def get_all(api: Api, request: ApiRequest, model: str) -> Opened:
     return encode_models([account(state) for state in versions(api, model)])
 
 
-@TABLE.route("POST", "/models", "TorchServe's registering of a model, which is not served.", statuses=(405,))
+@TABLE.route("POST", "/models", "TorchServe's registering of a model: not served.", gives="", statuses=(405,))
 def post_models(api: Api, request: ApiRequest) -> Opened:
     """The word for it."""
     raise by_files("Registering a model")
 
 
-@TABLE.route("PUT", "/models/<model>[/<version>]", "TorchServe's scaling, which is not served.", statuses=(405,))
+@TABLE.route("PUT", "/models/<model>[/<version>]", "TorchServe's scaling: not served.", gives="", statuses=(405,))
 def put_model(api: Api, request: ApiRequest, model: str, version: str | None = None) -> Opened:
     """The word for it."""
     raise by_files("Scaling a model")
 
 
 @TABLE.route(
-    "PUT", "/models/<model>/<version>/set-default", "TorchServe's default version, which is not set.", statuses=(405,)
+    "PUT",
+    "/models/<model>/<version>/set-default",
+    "TorchServe's default version: not served.",
+    gives="",
+    statuses=(405,),
 )
 def put_default(api: Api, request: ApiRequest, model: str, version: str) -> Opened:
     """The word for it."""
@@ -129,7 +133,7 @@ def put_default(api: Api, request: ApiRequest, model: str, version: str) -> Open
 
 
 @TABLE.route(
-    "DELETE", "/models/<model>[/<version>]", "TorchServe's unregistering, which is not served.", statuses=(405,)
+    "DELETE", "/models/<model>[/<version>]", "TorchServe's unregistering: not served.", gives="", statuses=(405,)
 )
 def delete_model(api: Api, request: ApiRequest, model: str, version: str | None = None) -> Opened:
     """The word for it."""

@@ -1,0 +1,69 @@
+"""The description: what is said of routes, of errors, and of two routes alike."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from rowserve.handlers.items import Encoded
+from rowserve.handlers.problem_json import encode_problem
+from rowserve.server.openapi import document
+from rowserve.server.routing import ANY, BINARY, JSON, PROBLEM, TEXT, Router, RouteTable
+
+
+def never(*_: Any, **__: Any) -> Any:
+    raise AssertionError("nothing is called")
+
+
+def described(*tables: RouteTable) -> Any:
+    return json.loads(document(Router(tables).routes))
+
+
+ONE = RouteTable("one", fault=encode_problem, faults=PROBLEM)
+ONE.route("GET", "/both/<model>", "One's.", statuses=(404,))(never)
+TWO = RouteTable("two", fault=lambda problem: Encoded(problem.status, [("Content-Type", TEXT)], b"why"), faults=TEXT)
+TWO.route(ANY, "/both/<model>", "Two's.", takes=(BINARY,), gives=BINARY, statuses=(400,))(never)
+TWO.route(ANY, "/plain", "Plain.")(never)
+TWO.route("DELETE", "/never", "Not served.", gives="", statuses=(501,))(never)
+STATE = RouteTable("state", fault=encode_problem, faults=JSON)
+STATE.route("GET", "/state", "A state.", statuses=(503,))(never)
+
+
+def test_of_two_routes_alike_the_first_is_described():
+    paths = described(ONE, TWO)["paths"]["/both/{model}"]
+    assert {method: op["summary"] for method, op in paths.items()} == {
+        "get": "One's.",
+        "post": "Two's. Any method will do.",
+    }
+    assert paths["get"]["tags"] == ["one"]
+
+
+def test_any_method_is_described_as_the_one_that_clients_use():
+    paths = described(TWO)["paths"]
+    assert list(paths["/both/{model}"]) == ["post"]
+    assert list(paths["/plain"]) == ["get"]
+
+
+def test_what_is_never_served_has_no_200():
+    assert list(described(TWO)["paths"]["/never"]["delete"]["responses"]) == ["501"]
+
+
+def test_errors_look_as_their_table_writes_them():
+    told = described(ONE, TWO, STATE)
+    assert told["paths"]["/both/{model}"]["get"]["responses"]["404"]["content"] == {
+        PROBLEM: {"schema": {"$ref": "#/components/schemas/one"}}
+    }
+    assert told["components"]["schemas"] == {
+        "one": {
+            "type": "object",
+            "required": ["type", "status", "title", "detail"],
+            "properties": {
+                "type": {"type": "string"},
+                "status": {"type": "integer"},
+                "title": {"type": "string"},
+                "detail": {"type": "string"},
+            },
+        },
+        "two": {"type": "string"},
+        "state": {"type": "object"},
+    }
