@@ -139,7 +139,13 @@ class Assembly:
             self.config.limits.queue_rows,
             Bytes.parse(self.config.limits.queue_bytes),
         )
-        batcher = Batcher(graph, limits, self._reactor, self.pipeline.computed)
+        counts = self.metrics.batches(source.name, source.version)
+
+        def computed(batch: Any, packed: Any) -> None:
+            counts.add(len(batch.rows), sum(batch.started - row.arrived for row in batch.rows), batch.ran, time.time())
+            self.pipeline.computed(batch, packed)
+
+        batcher = Batcher(graph, limits, self._reactor, computed)
         signatures = {
             signature.name: ServedSignature(
                 signature, self.cache, about, enabled=card.cache.enabled, ttl=card.cache.max_age

@@ -32,10 +32,13 @@ class RowCounts:
     """The rows of one (model, version, protocol). The owner keeps asked = the sum of outcomes + pending.
 
     `ask(n)` when rows come in, then for each row exactly one `settle`; `hits(n)` does both for rows found in
-    the cache.
+    the cache. `took` tells how long they took.
     """
 
-    __slots__ = ("asked", "bypassed", "collapsed", "computed", "failed", "hit", "pending", "reasons")
+    __slots__ = (
+        "answered_seconds", "asked", "bypassed", "collapsed", "computed", "failed", "failed_seconds", "hit",
+        "hit_seconds", "miss_seconds", "pending", "reasons",
+    )  # fmt: skip
 
     def __init__(self) -> None:
         self.asked = 0
@@ -45,6 +48,10 @@ class RowCounts:
         self.computed = 0
         self.bypassed = 0
         self.failed = 0
+        self.answered_seconds = 0.0
+        self.failed_seconds = 0.0
+        self.hit_seconds = 0.0
+        self.miss_seconds = 0.0
         self.reasons: Tally[str] = Tally()
 
     def ask(self, n: int = 1) -> None:
@@ -52,10 +59,13 @@ class RowCounts:
         self.asked += n
         self.pending += n
 
-    def hits(self, n: int) -> None:
-        """`n` rows came in and were answered at once from the cache."""
+    def hits(self, n: int, seconds: float = 0.0) -> None:
+        """`n` rows came in and were answered at once from the cache, in so much time."""
         self.asked += n
         self.hit += n
+        seconds *= n
+        self.answered_seconds += seconds
+        self.hit_seconds += seconds
 
     def settle(self, outcome: Outcome, n: int = 1, reason: str = "") -> None:
         """`n` pending rows are done. `reason` (a Problem's) names why rows failed."""
@@ -65,12 +75,50 @@ class RowCounts:
         if outcome is Outcome.FAILED:
             self.reasons[reason or "error"] += n
 
+    def took(self, outcomes: Sequence[Outcome], seconds: float, looked_up: float) -> None:
+        """All rows of a request are settled: how long it took from its beginning, and to look them up."""
+        failed, hit = outcomes.count(Outcome.FAILED), outcomes.count(Outcome.HIT)
+        self.answered_seconds += (len(outcomes) - failed) * seconds
+        self.failed_seconds += failed * seconds
+        self.hit_seconds += hit * looked_up
+        self.miss_seconds += (len(outcomes) - failed - hit) * looked_up
+
+    def add(self, other: RowCounts) -> None:
+        """Adds what another has counted, but for its reasons."""
+        for name in self.__slots__:
+            if name != "reasons":
+                setattr(self, name, getattr(self, name) + getattr(other, name))
+
     def by_outcome(self) -> Iterator[tuple[str, int]]:
         """(outcome, rows) for every outcome."""
         for outcome in Outcome:
             yield outcome.value, getattr(self, outcome.value)
 
 
+class BatchCounts:
+    """What one model version has run: rows, the seconds they waited and ran (summed over rows), and batches by size.
+
+    `sizes` gives for each size how many batches there were and the seconds that they ran; `last` is when the latest
+    was over, in seconds since 1970.
+    """
+
+    __slots__ = ("last", "ran", "rows", "sizes", "waited")
+
+    def __init__(self) -> None:
+        self.rows = 0
+        self.waited = 0.0
+        self.ran = 0.0
+        self.last = 0.0
+        self.sizes: dict[int, tuple[int, float]] = {}
+
+    def add(self, rows: int, waited: float, ran: float, now: float) -> None:
+        """A batch is over; `waited` is the sum of what its rows waited."""
+        batches, seconds = self.sizes.get(rows, (0, 0.0))
+        self.sizes[rows] = (batches + 1, seconds + ran)
+        self.rows += rows
+        self.waited += waited
+        self.ran += ran * rows
+        self.last = now
 
 
 class Metrics:
@@ -87,6 +135,7 @@ class Metrics:
         self.alone: Callable[[], Iterable[tuple[str, str, str]]] = lambda: ()
         self.stall: StallGauge | None = None
         self._rows: dict[tuple[str, str, str], RowCounts] = {}
+        self._batches: dict[tuple[str, int], BatchCounts] = {}
         self._requests: dict[tuple[str, int | str], Histogram] = {}
         self.batch_rows = self._histogram("batch_rows", "Rows in a session call.", buckets=BATCH_BUCKETS)
         self.queue_seconds = self._histogram("queue_seconds", "Time a row waited for its session call.")
@@ -107,6 +156,10 @@ class Metrics:
         if counts is None:
             counts = self._rows[key] = RowCounts()
         return counts
+
+    def batches(self, model: str, version: int) -> BatchCounts:
+        """What this model version has run."""
+        return self._batches.setdefault((model, version), BatchCounts())
 
     def all_rows(self) -> Iterable[tuple[tuple[str, str, str], RowCounts]]:
         """Every ((model, version, protocol), counts) there is."""
