@@ -64,7 +64,12 @@ def invoke(api: Api, request: ApiRequest, model: str) -> Opened:
 
 
 @TABLE.route(
-    ANY, "/invocations", "TorchServe's prediction, as SageMaker calls it.", takes=TAKES, query=(MODEL_NAME,), statuses=ASKING
+    ANY,
+    "/invocations",
+    "TorchServe's prediction, as SageMaker calls it.",
+    takes=TAKES,
+    query=(MODEL_NAME,),
+    statuses=ASKING,
 )
 def invocations(api: Api, request: ApiRequest) -> Opened:
     """A prediction of the model that the query names, or of the only one."""
