@@ -6,13 +6,13 @@ Pure values, safe on any thread. protobuf's own reader holds the interpreter whi
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from rowserve.graphs.rows import Array
+from rowserve.graphs.rows import Array, Buffer
 
 VARINT, FIXED64, LENGTH, FIXED32 = 0, 1, 2, 5
 MOST_FIELDS = 1 << 20
@@ -74,6 +74,19 @@ def varint(message: memoryview, at: int) -> tuple[int, int]:
 def signed(value: int) -> int:
     """A varint as the int64 (or int32) that it stands for."""
     return value - (1 << 64) if value >> 63 else value
+
+
+def text(data: memoryview) -> str:
+    """A proto string. Raises WireFault."""
+    try:
+        return str(data, "utf-8")
+    except UnicodeDecodeError:
+        raise WireFault("a string is not UTF-8") from None
+
+
+def whole(pieces: Sequence[Buffer]) -> memoryview:
+    """A field in one: a list may come in several pieces, and a message in several that together are it."""
+    return memoryview(pieces[0] if len(pieces) == 1 else b"".join(pieces))
 
 
 def packed_count(packed: memoryview) -> int:

@@ -31,6 +31,7 @@ from rowserve.handlers.proto_wire import (
     signed,
     unpacked,
     varint,
+    whole,
 )
 
 DTYPE, SHAPE, CONTENT, STRINGS = 1, 2, 4, 8
@@ -124,13 +125,8 @@ def take_apart(message: memoryview) -> Fields:
         elif field_number in KINDS and kind in (LENGTH, KINDS[field_number]):
             found.values.setdefault(field_number, []).append(number(value) if kind == VARINT else data)
     if shapes:
-        found.shape = read_shape(memoryview(whole(shapes)))
+        found.shape = read_shape(whole(shapes))
     return found
-
-
-def whole(pieces: list[Buffer]) -> Buffer:
-    """One buffer of all pieces: lists may come in several, packed or not, and messages in several parts."""
-    return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
 
 def read_shape(message: memoryview) -> tuple[int, ...]:
@@ -168,7 +164,7 @@ def from_values(
     pieces: list[Buffer], name: str, dtype: np.dtype[Any], shape: tuple[int, ...], count: int, budget: Budget
 ) -> Array:
     """A tensor of typed values; where they are fewer than its elements, the last (or 0) stands for the rest."""
-    data = memoryview(whole(pieces)) if pieces else memoryview(b"")
+    data = whole(pieces)
     if dtype.kind in "fc" and name not in HALVES:
         there, odd = divmod(len(data), dtype.itemsize)
         if odd:
