@@ -177,7 +177,7 @@ class RowLayout:
                 raise ValueError("a packed row of another layout")
             table = np.frombuffer(b"".join(packed), np.uint8).reshape(len(packed), self.row_bytes)
             return {
-                name: from_bytes(memoryview(table[:, start:stop].tobytes()), dtype, (len(packed), *shape))
+                name: from_bytes(as_bytes(table[:, start:stop]), dtype, (len(packed), *shape))
                 for name, dtype, shape, start, stop in self._fixed
                 if wanted is None or name in wanted
             }
