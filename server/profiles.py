@@ -4,11 +4,18 @@ from __future__ import annotations
 
 from functools import cache
 
-from rowserve.server import graphpipe_routes, kserve_routes, native_routes, tensorflow_serving_routes, torchserve_routes
+from rowserve.server import (
+    graphpipe_routes,
+    kserve_routes,
+    native_routes,
+    open_inference_routes,
+    tensorflow_serving_routes,
+    torchserve_routes,
+)
 from rowserve.server.address import NATIVE
 from rowserve.server.routing import Router, RouteTable
 
-ALWAYS = (native_routes.TABLE, native_routes.PROBES)
+ALWAYS = (native_routes.TABLE, native_routes.PROBES, open_inference_routes.TABLE)
 GRAPHPIPE = graphpipe_routes.TABLE  # its GET / has KServe's keys too
 KSERVE = kserve_routes.TABLE
 TENSORFLOW_SERVING = tensorflow_serving_routes.TABLE

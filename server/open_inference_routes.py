@@ -1,0 +1,154 @@
+"""The Open Inference Protocol's REST routes: KServe's V2 API as Triton serves it. Reactor thread."""
+
+from __future__ import annotations
+
+import re
+from functools import partial
+from typing import TYPE_CHECKING
+
+from rowserve.handlers.items import Encoded
+from rowserve.handlers.open_inference import read_infer
+from rowserve.handlers.open_inference_models import (
+    document,
+    index_document,
+    model_config,
+    model_metadata,
+    server_metadata,
+    wants_only_ready,
+)
+from rowserve.handlers.open_inference_statistics import statistics_document
+from rowserve.handlers.open_inference_texts import encode_fault, unsupported
+from rowserve.handlers.problem import Problem
+from rowserve.server import probes
+from rowserve.server.faults import NotAllowed
+from rowserve.server.open_inference_catalog import figures, find, index, ready_versions, serving
+from rowserve.server.openapi import own_version
+from rowserve.server.routing import ASKING, BINARY, JSON, Opened, RouteTable
+from rowserve.server.target import decoded_path
+
+if TYPE_CHECKING:
+    from rowserve.graphs.rows import Buffer
+    from rowserve.server.models import ServedModel
+    from rowserve.server.request import ApiRequest
+    from rowserve.server.site import Api
+
+MODEL = "/v2/models/<model>[/versions/<version>]"
+# What Triton has and rowserve has not; its clients may ask.
+UNSUPPORTED = re.compile(
+    r"/v2/(?:models/[^/]+(?:/versions/[^/]+)?/(?P<generate>generate|generate_stream)"
+    r"|(?:models/[^/]+/)?(?P<trace>trace)/setting|(?P<logging>logging)"
+    r"|repository(?:/[^/]+)?/models/[^/]+/(?P<load>load|unload)|(?P<memory>system|cuda)sharedmemory/.+)"
+)
+PARTS = {
+    "generate": "generate",
+    "trace": "tracing",
+    "logging": "a change of the logging",
+    "load": "loading and unloading by request (models are folders of the server)",
+    "memory": "shared memory",
+}
+
+
+def unknown(request: ApiRequest) -> Problem:
+    """What is wrong with a request under /v2 that has no route."""
+    method, path = request.method.decode("ascii"), decoded_path(request.path)
+    found = UNSUPPORTED.fullmatch(path)
+    if found is not None:
+        return unsupported(PARTS[found.lastgroup or ""])
+    methods = {route.method for route in TABLE.routes if re.fullmatch(re.sub("<[^>]*>", "[^/]+", route.rule), path)}
+    return NotAllowed(method, path, {*methods, "OPTIONS"}) if methods else Problem(404, f"Not Found: {path[:200]}")
+
+
+TABLE = RouteTable("open_inference", fault=encode_fault, prefixes=("/v2",), unknown=unknown)
+
+
+@TABLE.route("GET", "/v2[/]", "Open Inference: the server, and the extensions of the protocol that it has.")
+def get_server(api: Api, request: ApiRequest) -> Opened:
+    """The server's metadata."""
+    return document(server_metadata(own_version()))
+
+
+@TABLE.route("GET", "/v2/health/live", "Open Inference: whether the process does its work.", statuses=(503,))
+def get_live(api: Api, request: ApiRequest) -> Opened:
+    """As /livez."""
+    live = not api.health()
+    return document({"live": live}, 200 if live else 503)
+
+
+@TABLE.route("GET", "/v2/health/ready", "Open Inference: whether all models are loaded and warmed.", statuses=(503,))
+def get_ready(api: Api, request: ApiRequest) -> Opened:
+    """As /readyz."""
+    status = probes.readyz(api.models, api.draining).status
+    return document({"ready": status == 200}, status)
+
+
+@TABLE.route("GET", "/v2/models", "Open Inference: the names of the models.")
+def get_models(api: Api, request: ApiRequest) -> Opened:
+    """All names."""
+    return document({"models": sorted({entry.name for entry in index(api.models)})})
+
+
+@TABLE.route("GET", MODEL, "Open Inference: a model's versions, inputs and outputs.", statuses=(400, 404, 503))
+def get_model(api: Api, request: ApiRequest, model: str, version: str = "") -> Opened:
+    """The model's metadata."""
+    face = find(api.models, model, version).face
+    return document(model_metadata(face, ready_versions(api.models, model)))
+
+
+@TABLE.route("GET", f"{MODEL}/ready", "Open Inference: whether a model answers.", statuses=(404, 503))
+def get_model_ready(api: Api, request: ApiRequest, model: str, version: str = "") -> Opened:
+    """Whether it is loaded."""
+    try:
+        find(api.models, model, version)
+    except Problem as problem:
+        if problem.status != 503:
+            raise
+        return document({"name": model, "ready": False}, 503)
+    return document({"name": model, "ready": True})
+
+
+@TABLE.route("GET", f"{MODEL}/config", "Open Inference: a model as Triton's ModelConfig.", statuses=(400, 404, 503))
+def get_config(api: Api, request: ApiRequest, model: str, version: str = "") -> Opened:
+    """The model's configuration."""
+    served = find(api.models, model, version)
+    return document(model_config(served.face, serving(served)))
+
+
+@TABLE.route("GET", "/v2/models/stats", "Open Inference: what each model has done.")
+def get_all_statistics(api: Api, request: ApiRequest) -> Opened:
+    """All statistics."""
+    return document(statistics_document(figures(api.models, api.metrics)))
+
+
+@TABLE.route("GET", f"{MODEL}/stats", "Open Inference: what a model has done, in rows.", statuses=(404, 503))
+def get_statistics(api: Api, request: ApiRequest, model: str, version: str = "") -> Opened:
+    """A model's statistics."""
+    return document(statistics_document(figures(api.models, api.metrics, model, version)))
+
+
+@TABLE.route(
+    "POST",
+    f"{MODEL}/infer",
+    "Open Inference: tensors in, tensors out, as JSON or as bytes behind it.",
+    takes=(JSON, BINARY),
+    statuses=(*ASKING[:-3], 422, *ASKING[-3:]),
+)
+def post_infer(api: Api, request: ApiRequest, model: str, version: str = "") -> Opened:
+    """Inference."""
+    served: ServedModel = find(api.models, model, version)
+    return api.ask(request, served, partial(read_infer, served.face, request.headers))
+
+
+@TABLE.route(
+    "POST",
+    "/v2/repository[/<repository>]/index",
+    "Open Inference: every version of every model, and its state.",
+    statuses=(400,),
+)
+def post_index(api: Api, request: ApiRequest, repository: str = "") -> Opened:
+    """The index."""
+
+    def body(asked: Buffer) -> None:
+        answer: Encoded = document(index_document(index(api.models), wants_only_ready(asked)))
+        request.respond(answer)
+
+    return api.collect(body)
