@@ -11,19 +11,9 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from rowserve.graphs.signature import Signature, TensorSpec
-from rowserve.handlers.graphpipe_metadata import carried, metadata
-from rowserve.handlers.graphpipe_tables import (
-    BINARY,
-    INFER_REQUEST,
-    INPUT_NAMES,
-    INPUT_TENSORS,
-    OUTPUT_NAMES,
-    REQUEST,
-    REQUEST_KIND,
-    Slots,
-    infer_response,
-    tensor,
-)
+from rowserve.handlers.graphpipe_metadata import BINARY, carried, metadata
+from rowserve.handlers.graphpipe_slots import Slots
+from rowserve.handlers.graphpipe_tensors import infer_response, tensor
 from rowserve.handlers.http_headers import answer_headers, request_options
 from rowserve.handlers.items import Answer, Encoded, ModelFace, Question, plain_names
 from rowserve.handlers.problem import Problem
@@ -37,6 +27,10 @@ if TYPE_CHECKING:
 
 PROTOCOL = "graphpipe"
 SHOWN = 200  # characters of an error that a reason phrase holds
+INFER_REQUEST = 1  # of the union Req; whatever else there is asks for metadata
+# Slots, as the schema numbers them.
+REQUEST_KIND, REQUEST = 0, 1
+INPUT_NAMES, INPUT_TENSORS, OUTPUT_NAMES = 1, 2, 3
 
 
 def read_request(face: ModelFace, headers: Mapping[str, str], body: Buffer) -> Question[Encoded] | Encoded:

@@ -13,9 +13,10 @@ import orjson
 from flatbuffers import Builder
 
 from rowserve.graphs.signature import Signature, TensorSpec
-from rowserve.handlers.graphpipe_tables import BINARY, CODES, numbers_vector, offsets_vector
+from rowserve.handlers.graphpipe_tensors import CODES, numbers_vector, offsets_vector
 from rowserve.handlers.items import Encoded, ModelFace
 
+BINARY = "application/octet-stream"
 SERVER = "rowserve"
 # Slots, as the schema numbers them.
 NAME, VERSION, SERVED_BY, DESCRIPTION, INPUTS, OUTPUTS = range(6)

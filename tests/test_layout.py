@@ -37,7 +37,7 @@ ONLY_IN = {
     "klein": {"server/"},
     "treq": {"server/", "tools/"},
     "google": {"handlers/proto_tables.py"},
-    "flatbuffers": {"handlers/graphpipe_tables.py", "handlers/graphpipe_metadata.py"},
+    "flatbuffers": {"handlers/graphpipe_tensors.py", "handlers/graphpipe_metadata.py"},
     "grpc": {"server/grpc_lane.py"},
     # The demo's weights come as a PyTorch state dict, which is a pickle; its reader allows a few names only.
     "pickle": {"tools/torch_weights.py"},

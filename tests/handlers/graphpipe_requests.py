@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 from flatbuffers import Builder
 
-from rowserve.handlers.graphpipe_tables import OUTPUT_TENSORS, Slots, tensor
+from rowserve.handlers.graphpipe_slots import Slots
+from rowserve.handlers.graphpipe_tensors import OUTPUT_TENSORS, tensor
 
 TYPES = ("uint8", "int8", "uint16", "int16", "uint32", "int32", "uint64", "int64", "float16", "float32", "float64")
 # What Python's client sends for `metadata`.

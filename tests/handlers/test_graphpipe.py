@@ -18,7 +18,8 @@ from rowserve.graphs.rows import Buffer, RowLayout, Rows
 from rowserve.graphs.signature import Signature, TensorSpec
 from rowserve.handlers import graphpipe
 from rowserve.handlers.graphpipe_metadata import encode_json, metadata_json
-from rowserve.handlers.graphpipe_tables import Slots, infer_response
+from rowserve.handlers.graphpipe_slots import Slots
+from rowserve.handlers.graphpipe_tensors import infer_response
 from rowserve.handlers.items import Answer, Encoded, ModelFace, Outcome, Question
 from rowserve.handlers.problem import Problem
 from rowserve.handlers.tensors import TensorFault

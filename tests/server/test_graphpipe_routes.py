@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from rowserve.handlers.graphpipe_tables import Slots
+from rowserve.handlers.graphpipe_slots import Slots
 from rowserve.handlers.items import Outcome
 from rowserve.handlers.problem import Problem
 from rowserve.server.limits import Limits
