@@ -36,6 +36,7 @@ TEST = [
     "hypothesis>=6.140,<7",
     "setuptools>=77",  # tests/test_layout.py builds the wheel
     "requests>=2.32,<3",  # the graphpipe client's
+    "tritonclient[http,grpc]>=2.60,<3",
     *DEMO,
 ]
 DEV = [
