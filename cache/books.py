@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import struct
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -117,6 +118,7 @@ class Books:
         self.counters = read_counters(update)
         self._order = self._next(layout.ORDER, layout.ORDER_END)
         self._piece = self._next(layout.PIECES, layout.end(layout.PIECES))
+        self._lined_up: list[tuple[bytes, bytes]] = []
 
     def _next(self, start: bytes, stop: bytes) -> int:
         last = self.update.last(start, stop)
@@ -124,26 +126,32 @@ class Books:
 
     def put(self, kind: Kind, key: bytes, body: Buffer, tag: bytes) -> None:
         """Write a record; one that was there keeps its place in the order."""
-        born = self.now
-        old = self.update.get(key)
-        if old is not None and kind_of(old) == kind:
-            born = stamp_of(old).born
-            self._drop_pieces(old)
-        else:
-            self.counters.add(kind, 1)
-            self.line_up(Entry(key, born, int(kind), tag))
-        self._write(kind, key, Stamp(self.now, born, tag), body)
+        now, update = self.now, self.update
+        value, pieces = seal(kind, key, Stamp(now, now, tag), body, self._piece)
+        if not update.add(key, value):
+            old = update.get(key)
+            if old is not None and kind_of(old) == kind:
+                self._drop_pieces(old)
+                self._write(kind, key, Stamp(now, stamp_of(old).born, tag), body)
+                return
+            update.put(key, value)
+        self._put_pieces(pieces)
+        self.counters.add(kind, 1)
+        self.line_up(Entry(key, now, int(kind), tag))
 
     def _write(self, kind: Kind, key: bytes, stamp: Stamp, body: Buffer) -> None:
         value, pieces = seal(kind, key, stamp, body, self._piece)
         self.update.put(key, value)
+        self._put_pieces(pieces)
+
+    def _put_pieces(self, pieces: Sequence[Buffer]) -> None:
         for piece in pieces:
             self.update.put(layout.piece_key(self._piece), piece)
             self._piece += 1
 
     def line_up(self, entry: Entry) -> None:
-        """Put at the end of the order."""
-        self.update.append(layout.order_key(self._order), entry.pack())
+        """Put at the end of the order, when the update finishes."""
+        self._lined_up.append((layout.order_key(self._order), entry.pack()))
         self._order += 1
 
     def owns(self, entry: Entry) -> bool:
@@ -193,6 +201,8 @@ class Books:
         self.remember(layout.document_key(ABOUT), json.dumps(asdict(about)).encode())
 
     def finish(self) -> Counters:
-        """Write the counters."""
+        """Write the order and the counters."""
+        self.update.append(self._lined_up)
+        self._lined_up = []
         self.remember(layout.document_key(COUNTERS), self.counters.pack())
         return self.counters

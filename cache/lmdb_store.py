@@ -129,9 +129,15 @@ class LmdbUpdate(LmdbView):
         """See store.Update."""
         self._txn.put(key, value)
 
-    def append(self, key: bytes, value: bytes) -> None:
+    def add(self, key: bytes, value: bytes | memoryview) -> bool:
         """See store.Update."""
-        if not self._txn.put(key, value, append=True):
+        return bool(self._txn.put(key, value, overwrite=False))
+
+    def append(self, pairs: Sequence[tuple[bytes, bytes]]) -> None:
+        """See store.Update."""
+        with self._txn.cursor() as cursor:
+            _, added = cursor.putmulti(pairs, append=True)
+        if added < len(pairs):
             raise StoreFailed("appended out of order")
 
     def delete(self, key: bytes) -> bool:

@@ -50,11 +50,19 @@ class MemoryUpdate(MemoryView):
         if self.space().used > self._pages:
             raise StoreFull("the map is full")
 
-    def append(self, key: bytes, value: bytes) -> None:
+    def add(self, key: bytes, value: bytes | memoryview) -> bool:
         """See store.Update."""
-        if self._keys and key <= self._keys[-1]:
-            raise StoreFailed("appended out of order")
+        if key in self._values:
+            return False
         self.put(key, value)
+        return True
+
+    def append(self, pairs: Sequence[tuple[bytes, bytes]]) -> None:
+        """See store.Update."""
+        for key, value in pairs:
+            if self._keys and key <= self._keys[-1]:
+                raise StoreFailed("appended out of order")
+            self.put(key, value)
 
     def delete(self, key: bytes) -> bool:
         """See store.Update."""

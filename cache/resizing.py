@@ -87,8 +87,7 @@ def copy(store: Store, rows: Path, about: About) -> None:
             with store.view() as view:
                 chunk = view.scan(start, b"\xff" * 64, CHUNK)
             with target.update() as update:
-                for key, value in chunk:
-                    update.append(key, value)
+                update.append(chunk)
             if len(chunk) < CHUNK:
                 break
             start = chunk[-1][0] + b"\0"

@@ -40,8 +40,11 @@ class Update(View, Protocol):
     def put(self, key: bytes, value: bytes | memoryview) -> None:
         """Write, whether there or not. Raises StoreFull, StoreFailed."""
 
-    def append(self, key: bytes, value: bytes) -> None:
-        """Write a key that is greater than every other in the file. Raises as `put` does."""
+    def add(self, key: bytes, value: bytes | memoryview) -> bool:
+        """Write where nothing is there yet; whether it was written. Raises as `put` does."""
+
+    def append(self, pairs: Sequence[tuple[bytes, bytes]]) -> None:
+        """Write keys in order, the first greater than every other in the file. Raises as `put` does."""
 
     def delete(self, key: bytes) -> bool:
         """Whether there was something to delete."""

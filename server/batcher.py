@@ -5,82 +5,25 @@ Reactor thread; only `run_batch` runs on the graph thread.
 
 from __future__ import annotations
 
-from collections import OrderedDict
+from collections import OrderedDict, defaultdict, deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Protocol
+from itertools import islice
+from math import ceil
+from typing import Any
 
-from rowserve.cache.keys import Generation
 from rowserve.graphs.batch_sizes import batch_size
 from rowserve.graphs.isolation import BatchResult, answer_batch
-from rowserve.graphs.rows import Buffer, Rows, gather
+from rowserve.graphs.rows import Buffer, gather
 from rowserve.graphs.signature import Signature
 from rowserve.graphs.thread import GraphThread, Session
 from rowserve.handlers.items import Priority
 from rowserve.handlers.problem import Problem
-from rowserve.server.lanes import Lane, Lanes, rank
+from rowserve.server.lanes import Lanes, rank
+from rowserve.server.pending_rows import Ask, Asker, Batch, PendingRow
 
-
-class Asker(Protocol):
-    """A request as the batcher sees it."""
-
-    priority: Priority
-
-    def next_ask(self) -> Ask | None:
-        """Its next row to be queued, None when it has none at the moment. Called when there is room."""
-
-    def answered(self, ask: Ask, packed: Buffer, batch: Batch, first: bool) -> None:
-        """A row's outputs have come; `first` to one of those who waited for it, the others were collapsed into it.
-
-        May still come, like `failed`, to one that leaves while a batch is handed out.
-        """
-
-    def failed(self, ask: Ask, error: BaseException) -> None:
-        """A row has failed, with a GraphError or what kept the graph from running."""
-
-
-@dataclass(slots=True, eq=False)
-class Ask:
-    """One row that one request waits for: row `index` of `rows`, or all of `rows` as one unit where that is None.
-
-    `key` (in its `generation`) is None where the row joins no twin and is not to be kept. A `fresh` row joins a queued
-    twin, but no running one. `position` is its place in the request.
-    """
-
-    asker: Asker
-    position: int
-    signature: Signature
-    rows: Rows
-    index: int | None
-    lane: Lane
-    nbytes: int
-    key: bytes | None = None
-    generation: Generation | None = None
-    fresh: bool = False
-    pending: PendingRow | None = None
-
-
-@dataclass(slots=True, eq=False)
-class PendingRow:
-    """A row that is queued or running. `data` is the ask that brought it, `asks` all who wait for it still."""
-
-    data: Ask
-    asks: list[Ask]
-    arrived: float
-    order: int
-    priority: Priority
-    running: bool = False
-
-
-@dataclass(slots=True, eq=False)
-class Batch:
-    """Rows of one session call. `queued` is how long its oldest row waited, `ran` how long it ran (seconds)."""
-
-    rows: list[PendingRow]
-    started: float
-    queued: float
-    ran: float = 0.0
+REMEMBERED = 32  # batches
 
 
 @dataclass(slots=True)
@@ -129,6 +72,7 @@ class Batcher:
         self.rows = 0
         self.bytes = 0
         self.batches = 0  # that have run
+        self._ran: deque[set[bytes | None]] = deque(maxlen=REMEMBERED)  # the keys of the last ones
         self._promises: dict[Asker, Promise] = {}
 
     def admit(self, asker: Asker, rows: int, nbytes: int) -> None:
@@ -154,6 +98,13 @@ class Batcher:
         self._fill()
         self._pump()
 
+    def may_have_run(self, keys: Sequence[bytes | None], since: int) -> bool:
+        """Whether a row of one of these keys may have run after so many `batches` had."""
+        batches = self.batches - since
+        if batches > len(self._ran):
+            return True
+        return any(not ran.isdisjoint(keys) for ran in islice(self._ran, len(self._ran) - batches, None))
+
     def leave(self, asker: Asker, asks: Iterable[Ask]) -> None:
         """The asker waits no longer for these rows, nor for room; a queued row that nobody waits for is forgotten."""
         self._promises.pop(asker, None)
@@ -166,7 +117,7 @@ class Batcher:
             if row.running:
                 continue
             if row.asks:
-                self._lanes.move(row, min((other.asker.priority for other in row.asks), key=rank))
+                self._lanes.move(row, min((other.source.asker.priority for other in row.asks), key=rank))
             else:
                 self._lanes.remove(row)
                 self._count(row, -1)
@@ -177,43 +128,44 @@ class Batcher:
     def _fill(self) -> None:
         """Queues rows of those who are being fed: interactive ones first; bulk leaves half of the queue to them."""
         for feeding, part in zip(self._feeding, (1.0, 0.5), strict=True):
-            rows, nbytes = part * self.limits.queue_rows, part * self.limits.queue_bytes
+            rows, nbytes = ceil(part * self.limits.queue_rows), part * self.limits.queue_bytes
             while feeding and self.rows < rows and self.bytes < nbytes:
                 asker = next(iter(feeding))
-                if (ask := asker.next_ask()) is None:
-                    feeding.pop(asker, None)
+                if asks := asker.next_asks(rows - self.rows, nbytes - self.bytes):
+                    self._keep_promise(asker, asks)
+                    self._queue(asks, asker.priority)
                 else:
-                    self._queue(ask)
+                    feeding.pop(asker, None)
 
-    def _queue(self, ask: Ask) -> None:
-        priority = ask.asker.priority
-        self._keep_promise(ask)
-        twin = None if ask.key is None else self._twins.get(ask.key)
-        if twin is not None and not (ask.fresh and twin.running):
-            ask.pending = twin
-            twin.asks.append(ask)
-            if not twin.running and rank(priority) < rank(twin.priority):
-                self._lanes.move(twin, priority)
-            return
-        self._arrivals += 1
-        row = PendingRow(ask, [ask], self._clock.seconds(), self._arrivals, priority)
-        ask.pending = row
-        if ask.key is not None:
-            self._twins[ask.key] = row
-        self._lanes.add(row)
-        self._count(row, +1)
+    def _queue(self, asks: Sequence[Ask], priority: Priority) -> None:
+        now, twins = self._clock.seconds(), self._twins
+        for ask in asks:
+            key = ask.key
+            twin = None if key is None else twins.get(key)
+            if twin is not None and not (ask.source.fresh and twin.running):
+                ask.pending = twin
+                twin.asks.append(ask)
+                if not twin.running and rank(priority) < rank(twin.priority):
+                    self._lanes.move(twin, priority)
+                continue
+            self._arrivals += 1
+            row = ask.pending = PendingRow(ask, [ask], now, self._arrivals, priority)
+            if key is not None:
+                twins[key] = row
+            self._lanes.add(row)
+            self._count(row, +1)
 
-    def _keep_promise(self, ask: Ask) -> None:
-        promise = self._promises.get(ask.asker)
+    def _keep_promise(self, asker: Asker, asks: Sequence[Ask]) -> None:
+        promise = self._promises.get(asker)
         if promise is not None:
-            promise.rows -= 1
-            promise.bytes -= ask.nbytes
+            promise.rows -= len(asks)
+            promise.bytes -= sum(ask.source.nbytes for ask in asks)
             if promise.rows <= 0:
-                del self._promises[ask.asker]
+                del self._promises[asker]
 
     def _count(self, row: PendingRow, sign: int) -> None:
         self.rows += sign
-        self.bytes += sign * row.data.nbytes
+        self.bytes += sign * row.data.source.nbytes
 
     def _untwin(self, row: PendingRow) -> None:
         key = row.data.key
@@ -240,7 +192,8 @@ class Batcher:
         self._running = True
         batch = Batch(rows, now, now - min(row.arrived for row in rows))
         self._thread.run(
-            partial(run_batch, rows[0].data.signature, [row.data for row in rows]), partial(self._finished, batch)
+            partial(run_batch, rows[0].data.source.signature, [row.data for row in rows]),
+            partial(self._finished, batch),
         )
         self._fill()  # so that the next batch is there when this one has run
 
@@ -254,16 +207,31 @@ class Batcher:
             packed = result.packed
         self._computed(batch, packed)
         self.batches += 1
+        self._ran.append({row.data.key for row in batch.rows})
         for row in batch.rows:
             self._untwin(row)
             for ask in row.asks:
                 ask.pending = None
+        self._hand_out(batch, packed)
+
+    def _hand_out(self, batch: Batch, packed: Sequence[Buffer | BaseException]) -> None:
+        """Each request gets its rows together: those that ran for it, then those that were collapsed."""
+        firsts: defaultdict[Asker, tuple[list[Ask], list[Buffer]]] = defaultdict(lambda: ([], []))
+        joined: defaultdict[Asker, tuple[list[Ask], list[Buffer]]] = defaultdict(lambda: ([], []))
         for row, outputs in zip(batch.rows, packed, strict=True):
+            if isinstance(outputs, BaseException):
+                for ask in row.asks:
+                    ask.source.asker.failed(ask, outputs)
+                continue
+            of = firsts
             for ask in row.asks:
-                if isinstance(outputs, BaseException):
-                    ask.asker.failed(ask, outputs)
-                else:
-                    ask.asker.answered(ask, outputs, batch, ask is row.asks[0])
+                asks, found = of[ask.source.asker]
+                asks.append(ask)
+                found.append(outputs)
+                of = joined
+        for of, first in ((firsts, True), (joined, False)):
+            for asker, (asks, found) in of.items():
+                asker.answered(asks, found, batch, first)
 
 
 def full(rows: int) -> Problem:
@@ -276,7 +244,7 @@ def full(rows: int) -> Problem:
 def run_batch(signature: Signature, data: Sequence[Ask], session: Session) -> BatchResult:
     """Graph thread: stacks the rows and runs them."""
     if data[0].index is None:
-        rows = data[0].rows
+        rows = data[0].source.rows
     else:
-        rows = gather([(ask.rows, ask.index or 0) for ask in data])
+        rows = gather([(ask.source.rows, ask.index or 0) for ask in data])
     return answer_batch(session, signature, rows)

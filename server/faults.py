@@ -1,10 +1,11 @@
-"""What every protocol's faults have in common, and the native form. Pure functions."""
+"""Faults as problems, and the native form in which they are written. Pure functions."""
 
 from __future__ import annotations
 
 import dataclasses
 from typing import TYPE_CHECKING
 
+from rowserve.graphs.errors import CannotLoad, GraphError, RowBroken
 from rowserve.handlers.problem import Problem
 from rowserve.handlers.problem_json import encode_problem
 
@@ -32,3 +33,22 @@ def with_allow(problem: Problem, answer: Encoded) -> Encoded:
     if isinstance(problem, NotAllowed):
         return dataclasses.replace(answer, headers=[*answer.headers, ("Allow", problem.allow)])
     return answer
+
+
+def not_cached(rows: int) -> Problem:
+    """The answer to only-if-cached when rows are missing (RFC 9111, section 5.2.1.7)."""
+    what = "a row is" if rows == 1 else f"{rows} rows are"
+    return Problem(504, f"{what} not in the cache", reason="not_cached")
+
+
+def problem_of(error: BaseException) -> Problem:
+    """A row's fault in the words of its answer; what the client cannot help keeps its details for the log."""
+    if isinstance(error, Problem):
+        return error
+    if isinstance(error, RowBroken):
+        return Problem(422, f"the model refused this row: {error}", reason="refused_by_model")
+    if isinstance(error, CannotLoad):
+        return Problem(503, str(error), reason="broken")
+    if isinstance(error, GraphError):
+        return Problem(500, f"the model failed: {error}", reason="graph")
+    return Problem(500, "the server failed on this row; its log says why", reason="internal")

@@ -16,14 +16,6 @@ BULK_SHARE = 8
 Lane = tuple[Any, ...]
 
 
-class HasLane(Protocol):
-    """What names a row's lane."""
-
-    @property
-    def lane(self) -> Lane:
-        """Rows of equal lanes may share a batch."""
-
-
 class Queued(Protocol):
     """A row as the lanes see it."""
 
@@ -31,8 +23,8 @@ class Queued(Protocol):
     order: int
 
     @property
-    def data(self) -> HasLane:
-        """Tells the lane."""
+    def lane(self) -> Lane:
+        """Rows of equal lanes may share a batch."""
 
 
 R = TypeVar("R", bound=Queued)
@@ -64,14 +56,14 @@ class Lanes(Generic[R]):
 
     def add(self, row: R) -> None:
         """Queues a row behind its peers."""
-        lane = row.data.lane
+        lane = row.lane
         if lane not in self._lanes:
             self._lanes[lane] = Queues()
         self._lanes[lane].of(row.priority)[row] = None
 
     def remove(self, row: R) -> None:
         """Takes a queued row out."""
-        lane = row.data.lane
+        lane = row.lane
         del self._lanes[lane].of(row.priority)[row]
         self._tidy(lane)
 
@@ -79,7 +71,7 @@ class Lanes(Generic[R]):
         """Gives a queued row another priority; among its new peers it stands by its time of arrival."""
         if priority is row.priority:
             return
-        queues = self._lanes[row.data.lane]
+        queues = self._lanes[row.lane]
         del queues.of(row.priority)[row]
         row.priority = priority
         peers = queues.of(priority)

@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import sys
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from enum import Enum
 from functools import partial
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from twisted.internet.defer import Deferred
 
-from rowserve.graphs.errors import CannotLoad, GraphError, RowBroken
 from rowserve.graphs.rows import Buffer, Rows
 from rowserve.handlers.items import Answer, Item, Options, Outcome, Picture, Priority, Timing
 from rowserve.handlers.problem import Problem
-from rowserve.server.batcher import Ask, Batch
 from rowserve.server.decoding import Decoding, Upload
+from rowserve.server.faults import not_cached, problem_of
 from rowserve.server.models import ServedModel, ServedSignature
+from rowserve.server.pending_rows import Ask, Batch, Source
 
 if TYPE_CHECKING:
     from rowserve.server.pipeline import RowPipeline
@@ -54,7 +55,7 @@ class PendingAnswer:
         self._ready: deque[Ask] = deque()
         name = partial(pipeline.alias, served)
         self._pictures = Decoding(pipeline, self, name, ahead=2 * model.batcher.limits.max_rows)
-        self._looked = model.batcher.batches
+        self._since = self._looked = model.batcher.batches
         self._sure = sys.maxsize  # rows at the head of the line that are known to be missing: at first, all
         self._timer: Any = None
         self._state = State.STARTING
@@ -74,7 +75,7 @@ class PendingAnswer:
         self._settle([at for at, packed in enumerate(self._packed) if packed is not None], Outcome.HIT)
         self._sort(items, keys or [None] * total)
         pictures = len(self._pictures)
-        nbytes = sum(ask.nbytes for ask in self._ready) + pictures * (self._served.inputs.row_bytes or 0)
+        nbytes = sum(ask.source.nbytes for ask in self._ready) + pictures * (self._served.inputs.row_bytes or 0)
         if self._ready and self._options.cache.only_if_cached:
             raise self._abandon(not_cached(len(self._ready)))
         try:
@@ -96,13 +97,14 @@ class PendingAnswer:
         at = 0
         for item in items:
             if isinstance(item, Rows) and not self._served.alone:
-                for index in range(item.count):
-                    if self._packed[at + index] is None:
-                        self._ask(at + index, item, index, keys[at + index])
+                wanted = [index for index in range(item.count) if self._packed[at + index] is None]
+                if wanted:
+                    source = self._source(item, keys[at] is not None)
+                    self._ready_up([Ask(source, at + index, index, keys[at + index]) for index in wanted])
                 at += item.count
                 continue
             if isinstance(item, Rows):
-                self._ask(at, item, None, None)
+                self._ready_up([Ask(self._source(item, False), at, None)])
             elif isinstance(item, Picture):
                 if self._packed[at] is None:
                     self._pictures.add(Upload(at, item, keys[at]))
@@ -110,33 +112,47 @@ class PendingAnswer:
                 self._fail(at, item)
             at += 1
 
-    def _ask(self, position: int, rows: Rows, index: int | None, key: bytes | None) -> None:
-        """Readies one missing row for the batcher, or all of `rows` as one unit where `index` is None."""
+    def _source(self, rows: Rows, keyed: bool) -> Source:
+        """What the rows of an array share; it is one unit where the signature's requests run alone."""
         served = self._served
-        size = rows.nbytes if index is None else served.inputs.row_bytes or rows.nbytes // rows.count
-        generation = None if key is None else served.generation(rows.static)
-        fresh = self._options.cache.no_cache
-        ask = Ask(self, position, served.signature, rows, index, served.lane(rows), size, key, generation, fresh)
-        self._asks.append(ask)
-        self._ready.append(ask)
+        size = rows.nbytes if served.alone else served.inputs.row_bytes or rows.nbytes // rows.count
+        generation = served.generation(rows.static) if keyed else None
+        return Source(
+            self, served.signature, rows, served.lane(rows), size, generation, self._options.cache.no_cache
+        )
 
-    def next_ask(self) -> Ask | None:
-        """The next row for the queue."""
+    def _ready_up(self, asks: Sequence[Ask]) -> None:
+        """Missing rows are ready for the batcher."""
+        self._asks += asks
+        self._ready += asks
+
+    def next_asks(self, rows: int, nbytes: float) -> Sequence[Ask]:
+        """The next rows for the queue."""
         if self._looked != self._batcher.batches:
             self._looked, self._sure = self._batcher.batches, 0
         if not self._sure:
             self._look_again()
-        if not self._ready:
-            return None
-        self._sure -= 1
-        return self._ready.popleft()
+        asks: list[Ask] = []
+        ready, most = self._ready, min(rows, self._sure)
+        while ready and len(asks) < most and nbytes > 0:
+            ask = ready.popleft()
+            nbytes -= ask.source.nbytes
+            asks.append(ask)
+        self._sure -= len(asks)
+        return asks
 
     def _look_again(self) -> None:
         """Batches have run: rows that waited for room may have been in them for somebody else. One batch's worth is
         looked up at a time, until some are found missing; `_sure` counts those at the head of the line."""
         while self._ready and not self._sure:
-            ahead = [self._ready.popleft() for _ in range(min(len(self._ready), self._batcher.limits.max_rows))]
-            found = self._pipeline.look_up(self._served, [ask.key for ask in ahead], self._options)
+            ahead = list(islice(self._ready, self._batcher.limits.max_rows))
+            keys = [ask.key for ask in ahead]
+            if not self._batcher.may_have_run(keys, self._since):  # to look costs 10 us a row when threads are busy
+                self._sure = len(ahead)
+                return
+            found = self._pipeline.look_up(self._served, keys, self._options)
+            for _ in ahead:
+                self._ready.popleft()
             missing = [ask for ask, packed in zip(ahead, found, strict=True) if packed is None]
             self._ready.extendleft(reversed(missing))
             self._sure = len(missing)
@@ -144,15 +160,17 @@ class PendingAnswer:
                 if packed is not None:
                     self._hit(ask.position, packed)
 
-    def answered(self, ask: Ask, packed: Buffer, batch: Batch, first: bool) -> None:
-        """A row's outputs have come."""
+    def answered(self, asks: Sequence[Ask], packed: Sequence[Buffer], batch: Batch, first: bool) -> None:
+        """Rows' outputs have come."""
         if self._state is State.CLOSED:
             return
         self._timing.queue = max(self._timing.queue, batch.queued)
         self._timing.graph = max(self._timing.graph, batch.ran)
-        self._packed[ask.position] = packed
+        positions = [ask.position for ask in asks]
+        for position, outputs in zip(positions, packed, strict=True):
+            self._packed[position] = outputs
         outcome = Outcome.COMPUTED if first else Outcome.COLLAPSED
-        self._settle([ask.position], Outcome.BYPASSED if self._bypassed else outcome)
+        self._settle(positions, Outcome.BYPASSED if self._bypassed else outcome)
         self._finish_if_complete()
 
     def failed(self, ask: Ask, error: BaseException) -> None:
@@ -166,21 +184,27 @@ class PendingAnswer:
         (upload.key,) = self._pipeline.cache.lookup_aliases([upload.alias])
         return upload.key is not None and self._found(upload.position, upload.key)
 
-    def decoded(self, upload: Upload, rows: Rows) -> None:
+    def key_of(self, rows: Rows) -> bytes | None:
+        """Decode pool: the key of a decoded row."""
+        if self._bypassed:
+            return None
+        (key,) = self._served.generation(rows.static).row_keys(self._served.inputs.pack(rows.arrays, 1))
+        return key
+
+    def decoded(self, upload: Upload, rows: Rows, key: bytes | None) -> None:
         """A picture has become a row: it may be known by its pixels, or must be computed."""
-        key = None
-        if not self._bypassed:
-            generation = self._served.generation(rows.static)
-            (key,) = generation.row_keys(self._served.inputs.pack(rows.arrays, 1))
+        if key is not None:
             if key != upload.key:
                 alias = upload.alias or self._pipeline.alias(self._served, upload.picture)
-                self._pipeline.cache.keep_aliases([alias], [key], generation)
+                self._pipeline.cache.keep_aliases([alias], [key], self._served.generation(rows.static))
             if self._found(upload.position, key):
                 return
         if self._options.cache.only_if_cached:
             self._deferred.errback(self._abandon(not_cached(1)))
             return
-        self._ask(upload.position, rows, None if self._served.alone else 0, key)
+        self._ready_up(
+            [Ask(self._source(rows, key is not None), upload.position, None if self._served.alone else 0, key)]
+        )
         self._batcher.feed(self)
 
     def undecodable(self, upload: Upload, problem: Problem) -> None:
@@ -200,16 +224,17 @@ class PendingAnswer:
         self._settle([position], Outcome.HIT)
         self._finish_if_complete()
 
-    def _settle(self, positions: Iterable[int], outcome: Outcome, reason: str = "") -> None:
+    def _settle(self, positions: Sequence[int], outcome: Outcome, reason: str = "") -> None:
         """Counts rows as done."""
-        number = 0
+        if not positions:
+            return
         for position in positions:
             self._outcomes[position] = outcome
-            self._pictures.settled(position)
-            number += 1
-        if number:
-            self._missing -= number
-            self._counts.settle(outcome, number, reason)
+        self._missing -= len(positions)
+        self._counts.settle(outcome, len(positions), reason)
+        if self._pictures:
+            for position in positions:
+                self._pictures.settled(position)
 
     def _fail(self, position: int, problem: Problem) -> None:
         if self._state is State.CLOSED:
@@ -266,22 +291,3 @@ class PendingAnswer:
         if self._timer is not None and self._timer.active():
             self._timer.cancel()
         self._batcher.leave(self, self._asks)
-
-
-def not_cached(rows: int) -> Problem:
-    """The answer to only-if-cached when rows are missing (RFC 9111, section 5.2.1.7)."""
-    what = "a row is" if rows == 1 else f"{rows} rows are"
-    return Problem(504, f"{what} not in the cache", reason="not_cached")
-
-
-def problem_of(error: BaseException) -> Problem:
-    """A row's fault in the words of its answer; what the client cannot help keeps its details for the log."""
-    if isinstance(error, Problem):
-        return error
-    if isinstance(error, RowBroken):
-        return Problem(422, f"the model refused this row: {error}", reason="refused_by_model")
-    if isinstance(error, CannotLoad):
-        return Problem(503, str(error), reason="broken")
-    if isinstance(error, GraphError):
-        return Problem(500, f"the model failed: {error}", reason="graph")
-    return Problem(500, "the server failed on this row; its log says why", reason="internal")

@@ -19,11 +19,11 @@ from rowserve.graphs.rows import Buffer, Rows
 from rowserve.graphs.signature import Signature
 from rowserve.handlers.items import Answer, Item, Options, Outcome, Picture, Priority, Timing
 from rowserve.handlers.problem import Problem
-from rowserve.server.batcher import Batch
 from rowserve.server.decoding import LARGE, UNNAMED
 from rowserve.server.metrics import Metrics
 from rowserve.server.models import ServedModel, ServedSignature
 from rowserve.server.pending_answer import PendingAnswer
+from rowserve.server.pending_rows import Batch
 
 log = logging.getLogger(__name__)
 HIT = Outcome.HIT  # to look it up in its class costs a tenth of a microsecond
@@ -110,7 +110,7 @@ class RowPipeline:
         self.metrics.batch_rows.observe(len(batch.rows))
         self.metrics.graph_seconds.observe(batch.ran)
         self.metrics.queue_seconds.observe(batch.queued)
-        generation = batch.rows[0].data.generation
+        generation = batch.rows[0].data.source.generation
         hasty: dict[bytes, Buffer] = {}
         patient: dict[bytes, Buffer] = {}
         for row, outputs in zip(batch.rows, packed, strict=True):

@@ -53,12 +53,17 @@ class StoreContract:
 
     def test_appending_goes_to_the_end_only(self, store: Store):
         with store.update() as update:
-            update.append(b"m", b"1")
-            update.append(b"n", b"2")
+            update.append([(b"m", b"1"), (b"n", b"2")])
         for late in (b"a", b"n"):
             with pytest.raises(StoreFailed), store.update() as update:
-                update.append(late, b"3")
+                update.append([(late, b"3")])
         assert store.get_many([b"m", b"n", b"a"]) == [b"1", b"2", None]
+
+    def test_adding_leaves_what_is_there(self, store: Store):
+        with store.update() as update:
+            assert update.add(b"a", b"1")
+            assert not update.add(b"a", b"2")
+        assert store.get_many([b"a"]) == [b"1"]
 
     def test_a_scan_is_in_order_and_bounded(self, store: Store):
         with store.update() as update:

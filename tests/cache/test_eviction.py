@@ -110,8 +110,8 @@ def test_entries_of_rows_that_are_gone_or_made_anew_drop_nothing():
         books.drop(key(0))
         books.put(Kind.ROW, key(0), b"anew", b"tag!")
         books.drop(key(1))
-        update.put(layout.order_key(50), b"junk")
         books.finish()
+        update.put(layout.order_key(50), b"junk")
     with store.update() as update:
         books = Books(update, int(START) + 9)
         result = sweep(books, 2, 10**6)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import ceil
 from typing import Any
 
 import pytest
@@ -12,7 +13,8 @@ from rowserve.graphs.rows import Buffer, RowLayout
 from rowserve.graphs.session import GraphSession  # noqa: F401  (the interface that the double stands for)
 from rowserve.handlers.items import Priority
 from rowserve.handlers.problem import Problem
-from rowserve.server.batcher import Ask, Batch, Batcher, BatchLimits
+from rowserve.server.batcher import Batcher, BatchLimits
+from rowserve.server.pending_rows import Ask, Batch, Source
 from tests.doubles import BROKEN, ArithmeticSession, SteppedGraphThread, number_rows
 
 LAYOUT = RowLayout(ArithmeticSession().signatures[0].outputs)
@@ -28,20 +30,21 @@ class Asking:
         rows = number_rows(*numbers)
         keyed = ask.pop("keyed", True)
         lane = ask.pop("lane", ("serving_default",))
-        self.asks = [
-            Ask(self, at, bench.signature, rows, at, lane, 16, str(n).encode() if keyed else None, **ask)
-            for at, n in enumerate(numbers)
-        ]
+        source = Source(self, bench.signature, rows, lane, 16, **ask)
+        self.asks = [Ask(source, at, at, str(n).encode() if keyed else None) for at, n in enumerate(numbers)]
         self.left = list(self.asks)
 
-    def next_ask(self) -> Ask | None:
-        return self.left.pop(0) if self.left else None
+    def next_asks(self, rows: int, nbytes: float) -> Sequence[Ask]:
+        most = min(rows, ceil(nbytes / 16))
+        asks, self.left = self.left[:most], self.left[most:]
+        return asks
 
-    def answered(self, ask: Ask, packed: Buffer, batch: Batch, first: bool) -> None:
-        assert ask.position not in self.answers
-        self.answers[ask.position] = LAYOUT.unpack(packed)["double"][0] / 2
-        if first:
-            self.firsts.append(ask.position)
+    def answered(self, asks: Sequence[Ask], packed: Sequence[Buffer], batch: Batch, first: bool) -> None:
+        for ask, outputs in zip(asks, packed, strict=True):
+            assert ask.position not in self.answers
+            self.answers[ask.position] = LAYOUT.unpack(outputs)["double"][0] / 2
+            if first:
+                self.firsts.append(ask.position)
 
     def failed(self, ask: Ask, error: BaseException) -> None:
         assert ask.position not in self.answers
