@@ -22,7 +22,7 @@ LIBRARIES = ("tensorflow", "tensorflow-cpu", "twisted", "lmdb", "blake3", "numpy
 
 @dataclass(frozen=True)
 class Figure:
-    """One line of the table: `value` of `unit`, wanted at most (or, `at_least`, at least) `wanted`.
+    """One line of the table: `value` of `unit`, wanted at most (or, `at_least`, at least) `wanted`, if anything is.
 
     `detail` tells the two measurements that the value is made of.
     """
@@ -30,18 +30,22 @@ class Figure:
     what: str
     value: float
     unit: str
-    wanted: float
+    wanted: float | None
     detail: str
     at_least: bool = False
 
     @property
     def met(self) -> bool:
         """Whether it is as wanted."""
+        if self.wanted is None:
+            return True
         return self.value >= self.wanted if self.at_least else self.value <= self.wanted
 
     @property
     def bound(self) -> str:
         """What is wanted, as printed."""
+        if self.wanted is None:
+            return "-"
         return f"{'>=' if self.at_least else '<='} {number(self.wanted)}{self.unit}"
 
 
@@ -125,5 +129,6 @@ def as_markdown(figures: Sequence[Figure]) -> str:
     rows = [("what", "figure", "wanted", "met", "measured"), ("---",) * 5]
     for figure in figures:
         value = f"{number(figure.value)}{figure.unit}"
-        rows.append((figure.what, value, figure.bound, "yes" if figure.met else "**no**", figure.detail))
+        met = "-" if figure.wanted is None else "yes" if figure.met else "**no**"
+        rows.append((figure.what, value, figure.bound, met, figure.detail))
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)
