@@ -18,6 +18,15 @@ if TYPE_CHECKING:
     from rowserve.server.metrics import Metrics
     from rowserve.server.models import Models, ServedModel
 
+# What Triton has and rowserve has not; its clients may ask.
+UNSUPPORTED = {
+    "generate": "generate",
+    "trace": "tracing",
+    "logging": "a change of the logging",
+    "load": "loading and unloading by request (models are folders of the server)",
+    "memory": "shared memory",
+}
+
 
 def find(models: Models, name: str, version: str = "") -> ServedModel:
     """The model that answers; without a version, the latest. Raises Problem 404 in Triton's words, or 503."""

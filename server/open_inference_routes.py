@@ -21,7 +21,7 @@ from rowserve.handlers.open_inference_texts import encode_fault, unsupported
 from rowserve.handlers.problem import Problem
 from rowserve.server import probes
 from rowserve.server.faults import NotAllowed
-from rowserve.server.open_inference_catalog import figures, find, index, ready_versions, serving
+from rowserve.server.open_inference_catalog import UNSUPPORTED, figures, find, index, ready_versions, serving
 from rowserve.server.openapi import own_version
 from rowserve.server.routing import ASKING, BINARY, JSON, Opened, RouteTable
 from rowserve.server.target import decoded_path
@@ -33,27 +33,19 @@ if TYPE_CHECKING:
     from rowserve.server.site import Api
 
 MODEL = "/v2/models/<model>[/versions/<version>]"
-# What Triton has and rowserve has not; its clients may ask.
-UNSUPPORTED = re.compile(
+REFUSED = re.compile(
     r"/v2/(?:models/[^/]+(?:/versions/[^/]+)?/(?P<generate>generate|generate_stream)"
     r"|(?:models/[^/]+/)?(?P<trace>trace)/setting|(?P<logging>logging)"
     r"|repository(?:/[^/]+)?/models/[^/]+/(?P<load>load|unload)|(?P<memory>system|cuda)sharedmemory/.+)"
 )
-PARTS = {
-    "generate": "generate",
-    "trace": "tracing",
-    "logging": "a change of the logging",
-    "load": "loading and unloading by request (models are folders of the server)",
-    "memory": "shared memory",
-}
 
 
 def unknown(request: ApiRequest) -> Problem:
     """What is wrong with a request under /v2 that has no route."""
     method, path = request.method.decode("ascii"), decoded_path(request.path)
-    found = UNSUPPORTED.fullmatch(path)
+    found = REFUSED.fullmatch(path)
     if found is not None:
-        return unsupported(PARTS[found.lastgroup or ""])
+        return unsupported(UNSUPPORTED[found.lastgroup or ""])
     methods = {route.method for route in TABLE.routes if re.fullmatch(re.sub("<[^>]*>", "[^/]+", route.rule), path)}
     return NotAllowed(method, path, {*methods, "OPTIONS"}) if methods else Problem(404, f"Not Found: {path[:200]}")
 

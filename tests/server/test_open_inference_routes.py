@@ -58,7 +58,8 @@ def binary_request() -> tuple[bytes, str]:
 @pytest.mark.parametrize("coding", ["identity", "gzip", "deflate"])
 def test_bytes_in_bytes_out_in_every_coding(server: Server, coding: str):
     body, length = binary_request()
-    body = {"identity": bytes, "gzip": gzip.compress, "deflate": zlib.compress}[coding](body)
+    packed: dict[str, Any] = {"identity": bytes, "gzip": gzip.compress, "deflate": zlib.compress}
+    body = packed[coding](body)
     headers = {"Inference_Header_Content_Length": length, "Content_Encoding": coding}
     reply = server.request("POST", "/v2/models/m/versions/1/infer", body, **headers)
     assert reply.status == 200
