@@ -117,9 +117,7 @@ class PendingAnswer:
         served = self._served
         size = rows.nbytes if served.alone else served.inputs.row_bytes or rows.nbytes // rows.count
         generation = served.generation(rows.static) if keyed else None
-        return Source(
-            self, served.signature, rows, served.lane(rows), size, generation, self._options.cache.no_cache
-        )
+        return Source(self, served.signature, rows, served.lane(rows), size, generation, self._options.cache.no_cache)
 
     def _ready_up(self, asks: Sequence[Ask]) -> None:
         """Missing rows are ready for the batcher."""
@@ -247,6 +245,7 @@ class PendingAnswer:
         if self._missing or self._state is not State.OPEN:
             return
         self._close()
+        self._counts.took(self._outcomes, self._pipeline.clock.seconds() - self._began, self._timing.cache)
         self._timing.decode = self._pictures.seconds
         answer = Answer(
             self._served.outputs, self._packed, self._outcomes, self._errors, self._timing, self._served.alone

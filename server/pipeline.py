@@ -61,9 +61,9 @@ class RowPipeline:
         keys = self._keys(served, items) if served.cached and not policy.no_store else []
         found = self.look_up(served, keys, options) if keys else []
         if keys and all(found):  # rows without a single byte go the other way, which ends the same
-            model.counts(options.protocol).hits(len(keys))
-            timing = Timing(0.0, self.clock.seconds() - began)
-            return Answer(served.outputs, found, [HIT] * len(keys), {}, timing)
+            spent = self.clock.seconds() - began
+            model.counts(options.protocol).hits(len(keys), spent)
+            return Answer(served.outputs, found, [HIT] * len(keys), {}, Timing(0.0, spent))
         pending = PendingAnswer(self, model, served, options, began)
         try:
             return pending.start(items, keys, found)
