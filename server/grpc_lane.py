@@ -31,6 +31,9 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 CRASHED = Problem(500, "the server failed; its log says why", reason="crashed")
 PATIENT = 1e6  # seconds: until somebody calls `abort`
+# A call that comes in the very moment in which grpc.aio stops may never reach its handler, and the stop would wait for
+# it: once no handler runs, answers on their way out have so many seconds.
+LINGER = 5.0
 END_SECONDS = 5.0
 
 
@@ -52,6 +55,9 @@ class GrpcLane:
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._live, name="grpc", daemon=True)
         self._server: Any = None
+        self._running = 0
+        self._quiet = asyncio.Event()
+        self._draining = False
         self._idle = False
         self._when_idle: list[Callable[[], None]] = []
 
@@ -69,7 +75,10 @@ class GrpcLane:
 
     def drain(self) -> None:
         """No further calls; those that run are finished."""
-        stopped = self._on_lane(self._stop(PATIENT))
+        if self._draining:
+            return
+        self._draining = True
+        stopped = self._on_lane(self._finish())
         stopped.add_done_callback(lambda _: self._reactor.callFromThread(self._now_idle))
 
     def when_idle(self, call: Callable[[], None]) -> None:
@@ -80,8 +89,10 @@ class GrpcLane:
             self._when_idle.append(call)
 
     def abort(self) -> None:
-        """Ends all calls at once."""
-        self._on_lane(self._stop(None))
+        """Ends all calls at once; those waiting for them hear of it by `when_idle`."""
+        self.drain()
+        if not self._idle:
+            self._on_lane(self._server.stop(None))
 
     def _now_idle(self) -> None:
         self._idle = True
@@ -102,6 +113,10 @@ class GrpcLane:
     def _live(self) -> None:
         asyncio.set_event_loop(self._loop)
         self._loop.run_forever()
+        rest = asyncio.all_tasks(self._loop)
+        for task in rest:
+            task.cancel()
+        self._loop.run_until_complete(asyncio.gather(*rest, return_exceptions=True))
         self._loop.close()
 
     async def _listen(self, address: str) -> int:
@@ -122,8 +137,13 @@ class GrpcLane:
         await self._server.start()
         return port
 
-    async def _stop(self, grace: float | None) -> None:
-        await self._server.stop(grace)
+    async def _finish(self) -> None:
+        stopping = asyncio.ensure_future(self._server.stop(PATIENT))
+        while self._running:
+            self._quiet.clear()
+            await self._quiet.wait()
+        await self._server.stop(LINGER)
+        await stopping
 
     def _handler(self, service: Service, name: str, method: Method) -> Callable[[bytes, Any], Any]:
         route = f"/{service.name}/{name}"
@@ -131,6 +151,7 @@ class GrpcLane:
 
         async def handle(message: bytes, context: Any) -> bytes:
             began = clock()
+            self._running += 1
             try:
                 reply = method(message, dict(context.invocation_metadata()))
                 response = reply if isinstance(reply, bytes) else await self._ask(reply, context)
@@ -146,6 +167,10 @@ class GrpcLane:
             except Exception:
                 log.exception("%s failed", route)
                 code, told = service.fault(CRASHED)
+            finally:
+                self._running -= 1
+                if not self._running:
+                    self._quiet.set()
             count(route, code, clock() - began)
             return await context.abort(grpc.StatusCode[code], told)  # type: ignore[no-any-return]
 
