@@ -2,10 +2,9 @@
 
 Pure values, safe on any thread (each thread has its parser).
 
-simdjson's `as_buffer` flattens whatever it is given, so the structure is checked first, on the text itself:
-what remains of a JSON text of numbers without its digits is its brackets and commas, and these must be
-exactly those of the shape that is asked for. Whoever gets None here takes the slow way, which finds what is
-wrong and where.
+simdjson's `as_buffer` flattens whatever it is given, so the structure is checked on the text itself: what remains of a
+JSON text of numbers without its digits is its brackets and commas, and these must be exactly those of a shape. Whoever
+gets None here takes the slow way, which finds what is wrong and where.
 """
 
 from __future__ import annotations
@@ -46,21 +45,29 @@ def number_lines(lines: Sequence[bytes], shape: tuple[int, ...], dtype: np.dtype
     text = b"[" + b",\n".join(lines) + b"]"
     if text.translate(None, INLINE) != b"[" + b",\n".join([inner] * len(lines)) + b"]":
         return None
-    return parsed(text, (len(lines), *shape), dtype)
+    return shaped(parsed(text, dtype), (len(lines), *shape))
 
 
 def number_rows(text: bytes, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array | None:
-    """A list of rows of this shape, as [rows, *shape]; None unless that is what the text holds."""
+    """A list of rows of this shape, as [rows, *shape]; None unless that is what the text, a piece at most, holds."""
     found = text.translate(None, NUMBER + BLANK)
     row = skeleton(shape)
     count = (len(found) - 1) // (len(row) + 1)
     if count < 1 or found != b"[" + b",".join([row] * count) + b"]":
         return None
-    return parsed(text, (count, *shape), dtype)
+    return shaped(parsed(text, dtype), (count, *shape))
 
 
-def parsed(text: bytes, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array | None:
-    """The numbers of a text whose structure has been checked; None where they are none of `dtype`."""
+def shaped(flat: Array | None, shape: tuple[int, ...]) -> Array | None:
+    """An array of that shape; None where it has another number of elements."""
+    try:
+        return None if flat is None else flat.reshape(shape)
+    except ValueError:
+        return None
+
+
+def parsed(text: bytes, dtype: np.dtype[Any]) -> Array | None:
+    """The numbers of nested lists, flat; None where they are none of `dtype`."""
     name = dtype.name
     kind: Any = "d" if name in FLOATS else "u" if name in UNSIGNED else "i"
     try:
@@ -68,10 +75,9 @@ def parsed(text: bytes, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array |
             buffer = simdjson.Parser().parse(text).as_buffer(of_type=kind)  # type: ignore[union-attr]
         else:
             buffer = thread_parser().parse(text).as_buffer(of_type=kind)
-        flat = np.frombuffer(buffer, np.float64 if kind == "d" else np.uint64 if kind == "u" else np.int64)
-        return narrowed(flat.reshape(shape), dtype)
     except (ValueError, TypeError, RuntimeError, MemoryError):
         return None
+    return narrowed(np.frombuffer(buffer, np.float64 if kind == "d" else np.uint64 if kind == "u" else np.int64), dtype)
 
 
 def thread_parser() -> Any:
@@ -89,7 +95,8 @@ def narrowed(wide: Array, dtype: np.dtype[Any]) -> Array | None:
     if wide.dtype.kind == "f":
         with np.errstate(over="ignore"):
             narrow = wide.astype(dtype)
-        return narrow if np.isfinite(narrow).all() else None
+        finite = np.isfinite(narrow)
+        return narrow if finite.all() or (finite == np.isfinite(wide)).all() else None
     limits = np.iinfo(dtype)
     if int(wide.min()) < limits.min or int(wide.max()) > limits.max:
         return None

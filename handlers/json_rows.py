@@ -1,6 +1,7 @@
 """JSON rows of a signature: the value itself where there is one input, else an object of input name to value.
 
-Pure values, safe on any thread. Many rows become one array an input where their shapes allow it.
+Pure values, safe on any thread. Many rows become one array an input where their shapes allow it; of a long list the
+rows of a piece.
 """
 
 from __future__ import annotations
@@ -13,6 +14,8 @@ import numpy as np
 from rowserve.graphs.rows import Array, Rows
 from rowserve.graphs.signature import Signature
 from rowserve.handlers.items import plain_names
+from rowserve.handlers.json_pieces import LongList, pieces_of
+from rowserve.handlers.json_tensors import array_of, long_numbers
 from rowserve.handlers.json_values import JsonFault, is_b64, kind_of, tensor
 
 
@@ -22,7 +25,7 @@ def row_of(signature: Signature, value: Any, path: str, *, nan: bool = False) ->
     arrays, static = {}, {}
     for spec in signature.inputs:
         where = path if named is None else f"{path}.{spec.name}"
-        array = tensor(value if named is None else named[spec.name], spec.dtype, spec.shape, where, nan=nan)
+        array = array_of(value if named is None else named[spec.name], spec.dtype, spec.shape, where, nan=nan)
         if spec.batched:
             arrays[spec.name] = array[None]
         else:
@@ -30,12 +33,26 @@ def row_of(signature: Signature, value: Any, path: str, *, nan: bool = False) ->
     return Rows(arrays, 1, static)
 
 
-def rows_of(signature: Signature, values: Sequence[Any], path: str, *, nan: bool = False) -> list[Rows]:
-    """Rows in order, together where shapes and static inputs are equal. Raises the first JsonFault."""
-    together = same_shape_rows(signature, values, nan)
-    if together is not None:
-        return [together]
-    return merged(row_of(signature, value, f"{path}[{index}]", nan=nan) for index, value in enumerate(values))
+def rows_of(signature: Signature, values: list[Any] | LongList, path: str, *, nan: bool = False) -> list[Rows]:
+    """Rows in order, together where shapes and static inputs are equal. Raises the first JsonFault, or NotJson."""
+    numbers = number_rows_of(signature, values, nan)
+    if numbers is not None:
+        return [numbers]
+    rows: list[Rows] = []
+    for first, piece in pieces_of(values):
+        alike = same_shape_rows(signature, piece, nan)
+        each = (row_of(signature, value, f"{path}[{i}]", nan=nan) for i, value in enumerate(piece, first))
+        rows += merged(each) if alike is None else [alike]
+    return merged(rows)
+
+
+def number_rows_of(signature: Signature, values: list[Any] | LongList, nan: bool) -> Rows | None:
+    """All rows of a long list of nothing but numbers; None of any other."""
+    if not isinstance(values, LongList) or len(signature.inputs) != 1 or signature.static_inputs:
+        return None
+    spec = signature.inputs[0]
+    array = long_numbers(values, spec.dtype, None if spec.shape is None else (None, *spec.shape), nan=nan)
+    return None if array is None else Rows({spec.name: array}, len(array))
 
 
 def same_shape_rows(signature: Signature, values: Sequence[Any], nan: bool) -> Rows | None:
@@ -47,12 +64,14 @@ def same_shape_rows(signature: Signature, values: Sequence[Any], nan: bool) -> R
     if as_objects:
         if any(not isinstance(value, dict) or value.keys() != names for value in values):
             return None
-    elif len(names) != 1:
+    elif len(names) != 1 or isinstance(values[0], LongList):
         return None
     arrays = {}
     try:
         for spec in signature.inputs:
             column = [value[spec.name] for value in values] if as_objects else list(values)
+            if isinstance(column[0], LongList):
+                return None
             shape = None if spec.shape is None else (None, *spec.shape)
             arrays[spec.name] = tensor(column, spec.dtype, shape, "", nan=nan)
     except JsonFault:

@@ -19,13 +19,15 @@ import orjson
 
 from rowserve.graphs.rows import Array, Buffer
 from rowserve.graphs.signature import STRING, numpy_dtype
+from rowserve.handlers.json_excerpt import show
 from rowserve.handlers.json_numbers import COUNTABLE, FLOATS, narrowed
+from rowserve.handlers.json_pieces import LongList
 from rowserve.handlers.problem import Problem
 
 Shape = tuple[int | None, ...] | None
 TITLE = "Bad JSON"
-ENCODER = json.JSONEncoder()
-SHOWN = 60  # characters of a value that an error shows
+DIMENSIONS = 32  # of a tensor whose shape is free; an array can have twice as many
+PIECE = 1 << 20  # characters that are encoded or decoded in one call
 WALKED = 32  # elements that are looked at one by one
 
 
@@ -65,7 +67,7 @@ def kind_of(value: Any) -> str:
         return "a number"
     if isinstance(value, str):
         return "a string"
-    return "a list" if isinstance(value, list) else "an object"
+    return "a list" if isinstance(value, list | LongList) else "an object"
 
 
 def is_b64(value: Any) -> bool:
@@ -76,8 +78,12 @@ def is_b64(value: Any) -> bool:
 def unb64(value: Mapping[str, str], path: str) -> bytes:
     """The bytes of {"b64": "..."}: standard alphabet, with or without the padding. Raises JsonFault."""
     text = value["b64"]
+    end = text.find("=")
     try:
-        return binascii.a2b_base64(text + "=" * (-len(text) % 4), strict_mode=True)
+        if len(text) <= PIECE or 0 <= end < len(text) - 2:
+            return binascii.a2b_base64(text + "=" * (-len(text) % 4), strict_mode=True)
+        pieces = (text[at : at + PIECE] for at in range(0, len(text), PIECE))
+        return b"".join([binascii.a2b_base64(piece + "=" * (-len(piece) % 4), strict_mode=True) for piece in pieces])
     except ValueError as error:
         raise JsonFault(path, f"not base64: {error}", kind="b64", value=value) from None
 
@@ -93,22 +99,22 @@ def inferred_shape(value: Any) -> tuple[int, ...]:
     return tuple(shape)
 
 
-def tensor(value: Any, dtype: str, wanted: Shape, path: str, *, nan: bool = False) -> Array:
-    """An array of `dtype` out of nested lists. Raises JsonFault.
+def tensor(value: Any, dtype: str, wanted: Shape, path: str, *, nan: bool = False, first: int = 0) -> Array:
+    """An array of `dtype` out of nested lists, none of them a LongList. Raises JsonFault.
 
     `wanted` is the shape it must have (None: a free dimension; None for all: any shape). `nan` allows NaN and
-    infinity.
+    infinity. In a path the first element is number `first`.
     """
     shape = inferred_shape(value)
     if wanted is not None and 0 in shape and len(shape) < len(wanted):
         shape = (*shape, *(size or 0 for size in wanted[len(shape) :]))
     leaves = leaves_of(value, shape)
     if leaves is None or not fits(shape, wanted):
-        find_fault(value, dtype, shape if wanted is None else wanted, path, nan=nan)
-        free_shape_fault(value, shape, path)
+        find_fault(value, dtype, shape if wanted is None else wanted, path, nan=nan, first=first)
+        free_shape_fault(value, shape, path, first)
     array = converted(leaves or [], dtype, nan)
     if array is None:
-        find_fault(value, dtype, shape, path, nan=nan)
+        find_fault(value, dtype, shape, path, nan=nan, first=first)
         raise JsonFault(path, f"does not fit {dtype}", kind="range", value=value, wanted=dtype)
     return array.reshape(shape)
 
@@ -126,7 +132,7 @@ def leaves_of(value: Any, shape: Sequence[int]) -> list[Any] | None:
 def fits(shape: Sequence[int], wanted: Shape) -> bool:
     """Whether a shape is the one that is wanted."""
     if wanted is None:
-        return True
+        return len(shape) <= DIMENSIONS
     return len(shape) == len(wanted) and all(want in (None, have) for want, have in zip(wanted, shape, strict=True))
 
 
@@ -168,7 +174,7 @@ def string_array(leaves: list[Any]) -> Array | None:
     try:
         for index, leaf in enumerate(leaves):
             if isinstance(leaf, str):
-                array[index] = leaf.encode()
+                array[index] = encoded(leaf)
             elif is_b64(leaf):
                 array[index] = unb64(leaf, "")
             else:
@@ -178,7 +184,16 @@ def string_array(leaves: list[Any]) -> Array | None:
     return array
 
 
-def find_fault(value: Any, dtype: str, wanted: Sequence[int | None], path: str, *, nan: bool, level: int = 0) -> None:
+def encoded(text: str) -> bytes:
+    """As UTF-8. Raises UnicodeEncodeError for a lone surrogate."""
+    if len(text) <= PIECE:
+        return text.encode()
+    return b"".join([text[at : at + PIECE].encode() for at in range(0, len(text), PIECE)])
+
+
+def find_fault(
+    value: Any, dtype: str, wanted: Sequence[int | None], path: str, *, nan: bool, level: int = 0, first: int = 0
+) -> None:
     """Walks to the first element that does not fit and raises its JsonFault; returns where there is none."""
     if level == len(wanted):
         leaf_fault(value, dtype, path, nan, level)
@@ -190,7 +205,7 @@ def find_fault(value: Any, dtype: str, wanted: Sequence[int | None], path: str, 
         told = f"expected a list{size_words(wanted[level])}, found one of {len(value)}"
         raise JsonFault(path, told, kind="size", value=value, wanted=wanted[level], level=level)
     for index in range(good_until(value, dtype, wanted[level + 1 :], nan), len(value)):
-        find_fault(value[index], dtype, wanted, f"{path}[{index}]", nan=nan, level=level + 1)
+        find_fault(value[index], dtype, wanted, f"{path}[{first + index}]", nan=nan, level=level + 1)
 
 
 def good_until(values: list[Any], dtype: str, shape: Sequence[int | None], nan: bool) -> int:
@@ -214,9 +229,12 @@ def size_words(size: int | None) -> str:
     return "" if size is None else f" of {size}"
 
 
-def free_shape_fault(value: Any, shape: tuple[int, ...], path: str) -> None:
-    """Raises for lists of different lengths where any length is allowed, so long as it is one."""
-    find_fault(value, "any", shape, path, nan=True)
+def free_shape_fault(value: Any, shape: tuple[int, ...], path: str, first: int = 0) -> None:
+    """Raises for lists of different lengths where any length is allowed, so long as it is one, and for too many."""
+    if len(shape) > DIMENSIONS:
+        told = f"lists nested {len(shape)} deep, where {DIMENSIONS} is the most"
+        raise JsonFault(path, told, kind="shape", value=value)
+    find_fault(value, "any", shape, path, nan=True, first=first)
     raise JsonFault(path, f"a shape of {list(shape)} does not fit", kind="shape", value=value)
 
 
@@ -262,16 +280,3 @@ def wanted_words(dtype: str) -> str:
     if dtype == "bool":
         return "true or false"
     return "a number" if dtype in FLOATS or dtype == "any" else "an integer"
-
-
-def show(value: Any) -> str:
-    """A value as JSON, cut; however large it is, no more of it is written than that."""
-    text = ""
-    try:
-        for piece in ENCODER.iterencode(value):
-            text += piece
-            if len(text) > SHOWN:
-                return text[:SHOWN] + "..."
-    except (ValueError, RecursionError):
-        return "..."
-    return text

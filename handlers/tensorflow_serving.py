@@ -6,7 +6,6 @@ Pure values; large documents belong on the pool. The request's Content-Type mean
 from __future__ import annotations
 
 import re
-import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -17,11 +16,15 @@ from rowserve.graphs.rows import Array, Buffer, Rows, ShapesDiffer
 from rowserve.graphs.signature import Signature, TensorSpec
 from rowserve.handlers.http_headers import answer_headers
 from rowserve.handlers.items import Answer, Encoded, ModelFace
+from rowserve.handlers.json_excerpt import show
+from rowserve.handlers.json_number_lists import nested_numbers
 from rowserve.handlers.json_numbers import COUNTABLE, number_rows
-from rowserve.handlers.json_rows import is_object, merged, row_of, same_shape_rows
-from rowserve.handlers.json_values import JsonFault, show, tensor
+from rowserve.handlers.json_pieces import PIECE, LongList, pieces_of
+from rowserve.handlers.json_rows import is_object, merged, number_rows_of, row_of, same_shape_rows
+from rowserve.handlers.json_tensors import array_of
+from rowserve.handlers.json_values import JsonFault, fits
 from rowserve.handlers.problem import Problem
-from rowserve.handlers.tensorflow_serving_json import read_document, write_columns, write_rows
+from rowserve.handlers.tensorflow_serving_json import json_faults, read_document, write_columns, write_rows
 from rowserve.handlers.tensorflow_serving_texts import (
     CONTENT_TYPE,
     element_text,
@@ -47,32 +50,17 @@ class PredictRequest:
     by_rows: bool
 
 
-def inflated(body: Buffer, content_encoding: str, limit: int) -> Buffer:
-    """The body, out of gzip where it is. Raises Problem 400 or 413 (past `limit` bytes)."""
-    if content_encoding.strip().lower() != "gzip":
-        return body
-    unpacker = zlib.decompressobj(wbits=31)
-    try:
-        plain = unpacker.decompress(body, limit + 1)
-    except zlib.error as error:
-        raise invalid(f"Failed to decompress the gzip body: {error}") from None
-    if len(plain) > limit:
-        raise Problem(413, f"the body inflates to more than {limit:,} bytes", reason="too_large")
-    if not unpacker.eof:
-        raise invalid("Failed to decompress the gzip body: it ends too early")
-    return plain
-
-
 def read_predict(face: ModelFace, body: Buffer) -> PredictRequest:
     """A predict request. Raises Problem 400, or 501 for a dtype that has no JSON form."""
-    return numbers_only(face, bytes(body)) or by_document(face, read_document(body))
+    with json_faults():
+        return numbers_only(face, body) or by_document(face, read_document(body))
 
 
-def numbers_only(face: ModelFace, body: bytes) -> PredictRequest | None:
+def numbers_only(face: ModelFace, body: Buffer) -> PredictRequest | None:
     """The fast way, for one input of numbers; None for any other request, and for any fault."""
-    head = HEAD.match(body)
-    end = body.rfind(b"]") + 1
-    tail = TAIL.fullmatch(body, end) if head else None
+    head = HEAD.match(body, 0, PIECE)
+    rest = bytes(body[-PIECE:]) if head else b""
+    tail = TAIL.fullmatch(rest, rest.rfind(b"]") + 1)
     if head is None or tail is None or None not in (head[1], tail[1]):
         return None
     signature = face.signatures.get(name_of(head[1] or tail[1] or b""))
@@ -81,8 +69,13 @@ def numbers_only(face: ModelFace, body: bytes) -> PredictRequest | None:
     spec = signature.inputs[0]
     if spec.dtype not in READ or spec.dtype not in COUNTABLE or not spec.batched or spec.row_bytes is None:
         return None
-    array = number_rows(body[head.end() : end], tuple(size or 0 for size in spec.shape or ()), spec.numpy_dtype)
-    if array is None:
+    text = body[head.end() : len(body) - len(rest) + tail.start()]
+    row = tuple(size or 0 for size in spec.shape or ())
+    if len(text) <= PIECE:
+        array = number_rows(bytes(text), row, spec.numpy_dtype)
+    else:
+        array = nested_numbers(text, spec.numpy_dtype)
+    if array is None or not fits(array.shape, (None, *row)):
         return None
     return PredictRequest(signature, [Rows({spec.name: array}, len(array))], head[2] == b"instances")
 
@@ -126,19 +119,32 @@ def check_dtype(spec: TensorSpec, value: Any) -> None:
 
 def read_instances(signature: Signature, instances: Any) -> list[Rows]:
     """Rows, each a value (of the only input) or an object with exactly the signature's inputs."""
-    if not isinstance(instances, list):
+    if not isinstance(instances, list | LongList):
         raise invalid(f"JSON Value: {show(instances)} Excepting 'instances' to be an list/array")
-    if not instances:
+    if instances == []:
         raise invalid("JSON Value: [] No values in 'instances' array")
-    objects = is_object(signature, instances[0])
+    first = instances[0] if isinstance(instances, list) else instances.first()
+    objects = is_object(signature, first)
     if not objects and len(signature.inputs) > 1:
         raise invalid(f"instances is a plain list, but expecting list of objects as multiple {MANY}")
     for spec in signature.inputs:
-        check_dtype(spec, instances[0].get(spec.name) if objects else instances[0])
-    together = same_shape_rows(signature, instances, nan=True)
-    if together is not None:
-        return [together]
-    return same_shapes(signature, [instance(signature, v, i, objects) for i, v in enumerate(instances)])
+        check_dtype(spec, first.get(spec.name) if objects else first)
+    numbers = number_rows_of(signature, instances, nan=True)
+    if numbers is not None:
+        return [numbers]
+    rows: list[Rows] = []
+    for index, values in pieces_of(instances):
+        alike = is_object(signature, values[0]) == objects
+        together = same_shape_rows(signature, values, nan=True) if alike else None
+        found = [together] if together is not None else instances_of(signature, values, index, objects)
+        check_shapes(signature, (rows or found)[0], found, index)
+        rows += merged(found)
+    return as_asked(signature, merged(rows))
+
+
+def instances_of(signature: Signature, values: Sequence[Any], index: int, objects: bool) -> list[Rows]:
+    """Elements of `instances`, one by one, from number `index` on."""
+    return [instance(signature, value, i, objects) for i, value in enumerate(values, index)]
 
 
 def instance(signature: Signature, value: Any, index: int, objects: bool) -> Rows:
@@ -161,19 +167,24 @@ def instance(signature: Signature, value: Any, index: int, objects: bool) -> Row
         raise invalid(element_text(index, max(keys, default="", key=len), fault_text(fault))) from None
 
 
-def same_shapes(signature: Signature, rows: Sequence[Rows]) -> list[Rows]:
-    """Rows put together; all must have the same shapes, and where they run alone the same static inputs."""
+def check_shapes(signature: Signature, first: Rows, rows: Sequence[Rows], index: int) -> None:
+    """Raises Problem 400 unless these rows, from number `index` on, have the first one's shapes."""
     for spec in signature.row_inputs:
-        first = rows[0].arrays[spec.name].shape[1:]
-        for index, row in enumerate(rows):
+        wanted = first.arrays[spec.name].shape[1:]
+        at = index
+        for row in rows:
             shape = row.arrays[spec.name].shape[1:]
-            if shape != first:
-                told = f"Expecting shape {brackets(first)} but got: {brackets(shape)}"
-                raise invalid(element_text(index, spec.name if len(signature.inputs) > 1 else "", told))
-    together = merged(rows)
-    if signature.alone and signature.row_inputs and len(together) > 1:
+            if shape != wanted:
+                told = f"Expecting shape {brackets(wanted)} but got: {brackets(shape)}"
+                raise invalid(element_text(at, spec.name if len(signature.inputs) > 1 else "", told))
+            at += row.count
+
+
+def as_asked(signature: Signature, rows: list[Rows]) -> list[Rows]:
+    """The rows of a request; where they run alone, they must have equal static inputs. Raises Problem 400."""
+    if signature.alone and signature.row_inputs and len(rows) > 1:
         raise invalid("the instances of one request must have equal values of the inputs without a batch dimension")
-    return together
+    return rows
 
 
 def brackets(shape: Sequence[int]) -> str:
@@ -195,7 +206,7 @@ def read_inputs(signature: Signature, inputs: Any) -> Rows:
         check_dtype(spec, value)
         shape = spec.shape if spec.shape is None or not spec.batched else (None, *spec.shape)
         try:
-            array = tensor(value, spec.dtype, shape, f"inputs.{spec.name}" if objects else "inputs", nan=True)
+            array = array_of(value, spec.dtype, shape, f"inputs.{spec.name}" if objects else "inputs", nan=True)
         except JsonFault as fault:
             raise invalid(fault_text(fault)) from None
         if spec.batched and not array.ndim:

@@ -8,14 +8,16 @@ from __future__ import annotations
 import base64
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 import orjson
 
 from rowserve.graphs.rows import Array, Buffer
-from rowserve.handlers.json_values import show
+from rowserve.handlers.json_excerpt import show
+from rowserve.handlers.json_pieces import PIECE, NotJson, read_pieces
 from rowserve.handlers.native_json import PLAIN
 from rowserve.handlers.tensorflow_serving_texts import data_type, invalid
 
@@ -25,18 +27,28 @@ WRITTEN = frozenset(
 DECODER = json.JSONDecoder()
 BLANK = re.compile(r"[ \t\r\n]*")
 BYTES_SUFFIX = "_bytes"
+SLICE = 16384  # numbers that are written in one call, which holds the interpreter for 2 ms
+
+
+@contextmanager
+def json_faults() -> Iterator[None]:
+    """Whatever of a document turns out not to be JSON goes out in TensorFlow Serving's words."""
+    try:
+        yield
+    except NotJson as fault:
+        raise invalid(f"JSON Parse error: {fault.message}. at offset: {fault.offset}") from None
 
 
 def read_document(body: Buffer) -> dict[str, Any]:
-    """The request: a JSON object. Raises Problem 400."""
-    value = read_value(body)
+    """The request: a JSON object, its long lists LongLists. Raises Problem 400."""
+    value = read_value(body) if len(body) <= PIECE else read_pieces(body)[0]
     if not isinstance(value, dict):
         raise invalid(f"JSON Value: {show(value)} Is not object")
     return value
 
 
 def read_value(body: Buffer) -> Any:
-    """The first JSON value in the body."""
+    """The first JSON value in a short body."""
     try:
         return orjson.loads(body)
     except orjson.JSONDecodeError:  # NaN, or something behind the document: both are allowed
@@ -88,6 +100,11 @@ def write_array(name: str, array: Array) -> bytes:
         return write_strings(array, name.endswith(BYTES_SUFFIX))
     if not array.size:
         return orjson.dumps(array.tolist())
+    if array.size > SLICE:
+        rows = SLICE * len(array) // array.size
+        if not rows:
+            return b"[%b]" % b",".join([write_array(name, row) for row in array])
+        return b"[%b]" % b",".join([write_array(name, array[i : i + rows])[1:-1] for i in range(0, len(array), rows)])
     text = orjson.dumps(np.ascontiguousarray(array) if array.ndim else array[()], option=PLAIN)
     return text if array.dtype.kind != "f" or np.isfinite(array).all() else with_words(text, array)
 

@@ -11,7 +11,9 @@ import orjson
 
 from rowserve.graphs.signature import STRING
 from rowserve.handlers.items import Encoded
-from rowserve.handlers.json_values import JsonFault, is_b64, show
+from rowserve.handlers.json_excerpt import show
+from rowserve.handlers.json_pieces import LongList
+from rowserve.handlers.json_values import JsonFault, is_b64
 from rowserve.handlers.problem import Problem
 from rowserve.handlers.problem_json import retry_after
 
@@ -33,8 +35,8 @@ def invalid(detail: str) -> Problem:
 
 def unimplemented(value: Any, dtype: str) -> Problem:
     """A dtype without a JSON form."""
-    while isinstance(value, list) and value:
-        value = value[0]
+    while value and isinstance(value, list | LongList):
+        value = value[0] if isinstance(value, list) else value.first()
     return Problem(501, f"Conversion of JSON Value: {show(value)} to type: {data_type(dtype)}")
 
 
@@ -51,7 +53,7 @@ def json_type(value: Any) -> str:
         return "Number"
     if isinstance(value, str):
         return "String"
-    return "Array" if isinstance(value, list) else "Object"
+    return "Array" if isinstance(value, list | LongList) else "Object"
 
 
 def fault_text(fault: JsonFault) -> str:
@@ -64,7 +66,8 @@ def fault_text(fault: JsonFault) -> str:
         case "depth":
             text = f"Encountered list at unexpected level: {level} expected < {wanted}"
         case "size":
-            text = f"Encountered list at unexpected size: {len(value)} at level: {level} expected size: {wanted}"
+            size = len(value) if isinstance(value, list) else "another"
+            text = f"Encountered list at unexpected size: {size} at level: {level} expected size: {wanted}"
         case "b64":
             text = "Unable to base64 decode"
         case "type" if wanted == STRING and isinstance(value, dict) and not is_b64(value):

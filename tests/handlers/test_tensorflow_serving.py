@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
 import json
 import math
 from collections.abc import Mapping
@@ -228,19 +227,6 @@ def test_numbers_never_become_python_objects(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(serving, "read_document", None)
     for body in (b'{"instances": [[1,2]]}', b'{ "inputs" : [ [1,2] ], "signature_name": "serving_default" }\n'):
         assert arrays(body) == {"x": [[1, 2]]}
-
-
-def test_gzip():
-    body = b'{"instances": [[1, 2]]}'
-    assert serving.inflated(body, "", 5) is body
-    assert serving.inflated(gzip.compress(body), "gzip", len(body)) == body
-    with pytest.raises(Problem) as caught:
-        serving.inflated(gzip.compress(bytes(100_000)), "gzip", 1000)
-    assert caught.value.status == 413
-    for broken in (b"junk", gzip.compress(body)[:-9]):
-        with pytest.raises(Problem) as caught:
-            serving.inflated(broken, "GZIP", 1000)
-        assert caught.value.status == 400
 
 
 def answer(outputs: Mapping[str, Any], specs: tuple[TensorSpec, ...], alone: bool = False) -> Answer:
