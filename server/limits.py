@@ -32,7 +32,7 @@ class Limits:
     # A connection whose last answer is not taken for so long is aborted.
     close_seconds: float = 15.0
     # JSON above these sizes is parsed and encoded on the pool.
-    pool_parse_bytes: int = MIB
+    pool_parse_bytes: int = MIB // 4
     pool_encode_bytes: int = MIB // 8
     line_bytes: int = 16 * MIB
     stream_rows: int = 1024
