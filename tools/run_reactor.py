@@ -13,6 +13,8 @@ from twisted.internet.defer import Deferred
 from twisted.logger import ILogObserver, STDLibLogObserver, globalLogBeginner
 from twisted.python.failure import Failure
 
+from rowserve.tools.allocator import keep_freed_memory
+
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 FAILED = 1
 SWITCH_SECONDS = 0.001
@@ -55,6 +57,7 @@ class ReactorRun:
 
         self.reactor.callWhenRunning(begin)
         sys.setswitchinterval(SWITCH_SECONDS)
+        keep_freed_memory()
         self.reactor.run()
         if failures and not self._signal:
             failures[0].raiseException()
