@@ -1,0 +1,295 @@
+"""Triton's own Python clients against a running server: HTTP (plain and asyncio) and gRPC."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+import tritonclient.http as triton
+import tritonclient.http.aio as triton_aio
+from tritonclient.utils import InferenceServerException
+
+from rowserve.graphs.signature import numpy_dtype
+from rowserve.handlers.open_inference_datatypes import NAMES
+from tests.model_recipes import RECIPES
+from tests.tools.processes import REAL, server
+
+DTYPES = sorted(set(NAMES) - {"string"})
+MODELS = [*(f"identity_{dtype}" for dtype in (*DTYPES, "string")), "several_inputs", "two_outputs", "fussy"]
+LABELS = "ant\nbee\ncow\n"
+
+
+@pytest.fixture(scope="module")
+def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """HOST:PORT of a server of all MODELS."""
+    home = tmp_path_factory.mktemp("triton")
+    for name in MODELS:
+        RECIPES[name](home / "models" / name / "1")
+    extra = home / "models" / "two_outputs" / "1" / "assets.extra"
+    extra.mkdir()
+    (extra / "labels.txt").write_text(LABELS, encoding="utf-8")
+    with server("--models", str(home / "models"), "--cache", str(home / "cache"), program=REAL) as url:
+        yield url.removeprefix("http://")
+
+
+@pytest.fixture
+def client(address: str) -> Iterator[Any]:
+    made = triton.InferenceServerClient(address)
+    yield made
+    made.close()
+
+
+def given(name: str, array: Any, module: Any = triton, **how: Any) -> Any:
+    """An input with its data."""
+    dtype = "string" if array.dtype == object else array.dtype.name
+    made = module.InferInput(name, list(array.shape), NAMES[dtype])
+    made.set_data_from_numpy(array, **how)
+    return made
+
+
+def wanted(name: str, module: Any = triton, **how: Any) -> Any:
+    return module.InferRequestedOutput(name, **how)
+
+
+def values(dtype: str) -> Any:
+    spec = numpy_dtype(dtype)
+    if dtype == "bool":
+        return np.array([[True, False], [False, True]])
+    if spec.kind in "iu":
+        return np.array([[np.iinfo(spec).min, np.iinfo(spec).max], [0, 1]], spec)
+    return np.array([[1.5, -0.0], [np.nan, -np.inf]], spec)
+
+
+def fails(call: Any) -> InferenceServerException:
+    with pytest.raises(InferenceServerException) as caught:
+        call()
+    return caught.value
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_every_dtype_as_bytes(client, dtype):
+    x = values(dtype)
+    result = client.infer(f"identity_{dtype}", [given("x", x)])
+    y = result.as_numpy("y")
+    assert (y.dtype, y.shape, y.tobytes()) == (x.dtype, x.shape, x.tobytes())
+    assert result.get_response()["model_version"] == "1"
+
+
+@pytest.mark.parametrize("dtype", sorted(set(DTYPES) - {"float16", "bfloat16"}))
+def test_every_dtype_that_json_can_hold_as_json(client, dtype):
+    x = values(dtype)
+    result = client.infer(
+        f"identity_{dtype}", [given("x", x, binary_data=False)], outputs=[wanted("y", binary_data=False)]
+    )
+    assert "data" in result.get_output("y")
+    assert result.as_numpy("y").tobytes() == x.tobytes()
+
+
+def test_half_precision_is_bytes_only(client):
+    for dtype, name in (("float16", "FP16"), ("bfloat16", "BF16")):
+        x = given("x", values(dtype))
+        error = fails(
+            lambda x=x, dtype=dtype: client.infer(f"identity_{dtype}", [x], outputs=[wanted("y", binary_data=False)])
+        )
+        assert error.status() == "400"
+        assert f"sending {name} data via JSON is not supported" in error.message()
+
+
+def test_strings_with_any_bytes(client):
+    x = np.array([[b"\0\xff", b""], [b"a" * 1000, "ä".encode()]], dtype=object)
+    assert client.infer("identity_string", [given("x", x)]).as_numpy("y").tolist() == x.tolist()
+    plain = np.array([["one", "ä"]], dtype=object)
+    result = client.infer(
+        "identity_string", [given("x", plain, binary_data=False)], outputs=[wanted("y", binary_data=False)]
+    )
+    assert result.as_numpy("y").tolist() == plain.tolist()
+    error = fails(lambda: client.infer("identity_string", [given("x", x)], outputs=[wanted("y", binary_data=False)]))
+    assert "no UTF-8" in error.message()
+
+
+def test_several_inputs_mixed_and_several_outputs(client):
+    a = np.arange(6, dtype=np.float32).reshape(2, 3)
+    b = np.array([10, 20])
+    c = np.array([b"x", b"y"], object)
+    inputs = [given("c", c), given("a", a, binary_data=False), given("b", b)]
+    outputs = [wanted("said", binary_data=True), wanted("total", binary_data=False)]
+    result = client.infer("several_inputs", inputs, outputs=outputs, request_id="some id")
+    assert result.get_response()["id"] == "some id"
+    assert result.as_numpy("total").tolist() == [13, 32]
+    assert result.as_numpy("said").tolist() == [b"x:10", b"y:20"]
+
+
+@pytest.mark.parametrize("binary", [True, False])
+def test_no_rows_at_all(client, binary):
+    x = np.empty((0, 4), np.float32)
+    result = client.infer(
+        "two_outputs", [given("x", x, binary_data=binary)], outputs=[wanted("scores", binary_data=binary)]
+    )
+    assert result.as_numpy("scores").shape == (0, 3)
+
+
+@pytest.mark.parametrize("binary", [True, False])
+def test_the_best_classes_with_their_labels(client, binary):
+    x = np.eye(2, 4, dtype=np.float32)
+    scores = client.infer("two_outputs", [given("x", x)]).as_numpy("scores")
+    outputs = [wanted("scores", binary_data=binary, class_count=2), wanted("best")]
+    result = client.infer("two_outputs", [given("x", x)], outputs=outputs)
+    names = LABELS.split()
+    for row, texts, best in zip(scores, result.as_numpy("scores"), result.as_numpy("best"), strict=True):
+        order = np.argsort(-row)[:2]
+        assert [getattr(text, "decode", lambda text=text: text)() for text in texts] == [
+            f"{row[index]:f}:{index}:{names[index]}" for index in order
+        ]
+        assert best == order[0]
+
+
+@pytest.mark.parametrize("coding", ["gzip", "deflate"])
+def test_compression_both_ways(client, coding):
+    x = np.zeros((500, 4), np.float32)
+    result = client.infer(
+        "two_outputs", [given("x", x)], request_compression_algorithm=coding, response_compression_algorithm=coding
+    )
+    assert result.as_numpy("scores").shape == (500, 3)
+
+
+def test_a_raw_request(client, address):
+    import http.client
+
+    connection = http.client.HTTPConnection(address)
+    body = np.arange(4, dtype=np.float32).tobytes()
+    connection.request("POST", "/v2/models/two_outputs/infer", body, {"Inference-Header-Content-Length": "0"})
+    response = connection.getresponse()
+    whole, length = response.read(), response.headers["Inference-Header-Content-Length"]
+    connection.close()
+    result = triton.InferResult.from_response_body(whole, header_length=int(length))
+    same = client.infer("two_outputs", [given("x", np.arange(4, dtype=np.float32)[None])])
+    assert result.as_numpy("scores").tolist() == same.as_numpy("scores").tolist()
+
+
+def test_equal_rows_are_computed_once_and_statistics_say_so(client):
+    def figures() -> Any:
+        (told,) = client.get_inference_statistics("identity_float64", "1")["model_stats"]
+        return told
+
+    x = np.array([[41.0, 1], [42, 2], [43, 3]])
+    before = figures()
+    client.infer("identity_float64", [given("x", x[:2])])
+    client.infer("identity_float64", [given("x", x)], priority=2, timeout=10_000_000)
+    after = figures()
+
+    def more(*path: str) -> int:
+        one, other = before, after
+        for name in path:
+            one, other = one[name], other[name]
+        return int(other) - int(one)
+
+    assert (more("inference_count"), more("inference_stats", "compute_infer", "count")) == (3, 3)
+    assert 2 <= more("execution_count") <= 3
+    assert (more("inference_stats", "cache_hit", "count"), more("inference_stats", "cache_miss", "count")) == (2, 3)
+    assert (more("inference_stats", "success", "count"), more("inference_stats", "fail", "count")) == (5, 0)
+    assert more("inference_stats", "compute_infer", "ns") > 0
+    assert more("inference_stats", "success", "ns") > 0
+    assert after["last_inference"] > 0
+    assert len(client.get_inference_statistics()["model_stats"]) == len(MODELS)
+
+
+def test_the_server_and_its_models(client):
+    assert client.is_server_live()
+    assert client.is_server_ready()
+    assert client.get_server_metadata()["name"] == "rowserve"
+    assert client.is_model_ready("two_outputs")
+    assert client.is_model_ready("two_outputs", "1")
+    assert not client.is_model_ready("two_outputs", "2")
+    assert not client.is_model_ready("nothing")
+    metadata = client.get_model_metadata("several_inputs")
+    assert metadata["inputs"][2] == {"name": "c", "datatype": "BYTES", "shape": [-1]}
+    assert metadata["versions"] == ["1"]
+    config = client.get_model_config("two_outputs")
+    assert config["max_batch_size"] >= 32
+    assert config["input"] == [{"name": "x", "data_type": "TYPE_FP32", "dims": [4], "format": "FORMAT_NONE"}]
+    assert {"name": "scores", "data_type": "TYPE_FP32", "dims": [3], "label_filename": "labels.txt"} in config["output"]
+    index = client.get_model_repository_index()
+    assert {"name": "fussy", "version": "1", "state": "READY", "reason": ""} in index
+    assert len(index) == len(MODELS)
+
+
+def test_what_is_wrong_is_an_exception_with_its_text(client):
+    x = np.zeros((1, 4), np.float32)
+    cases = [
+        ("nothing", [given("x", x)], [], "404", "Request for unknown model: 'nothing' is not found"),
+        ("fussy", [given("z", x)], [], "400", "unexpected inference input 'z' for model 'fussy'"),
+        ("fussy", [given("x", x[:, :3])], [], "400", "unexpected shape for input 'x' for model 'fussy'"),
+        (
+            "fussy",
+            [given("x", x.astype(np.float64))],
+            [],
+            "400",
+            "unexpected data-type for input 'x' for model 'fussy'",
+        ),
+        ("fussy", [given("x", x)], ["q"], "400", "unexpected inference output 'q' for model 'fussy'"),
+        ("fussy", [given("x", x)], ["y", "y"], "400", "output 'y' already exists in request"),
+        ("fussy", [given("x", x + 2000)], [], "422", "a value above 1000"),
+        ("several_inputs", [given("b", np.array([1]))], [], "400", "missing required input 'a'"),
+    ]
+    for model, inputs, outputs, status, told in cases:
+        error = fails(lambda m=model, i=inputs, o=outputs: client.infer(m, i, outputs=[wanted(name) for name in o]))
+        assert (error.status(), told in error.message()) == (status, True), error
+    error = fails(lambda: client.infer("fussy", [given("x", x)], model_version="7"))
+    assert error.message() == "Request for unknown model: 'fussy' version 7 is not found"
+    short = given("x", x)
+    short._raw_data = short._raw_data[:-4]
+    assert (
+        "byte size mismatch for input 'x'. Expected 16, got 12"
+        in fails(lambda: client.infer("fussy", [resized(short, 12)])).message()
+    )
+
+
+def resized(tensor: Any, size: int) -> Any:
+    tensor._parameters["binary_data_size"] = size
+    return tensor
+
+
+def test_what_is_not_supported_is_said(client):
+    for call in (
+        lambda: client.load_model("fussy"),
+        lambda: client.unload_model("fussy"),
+        client.get_system_shared_memory_status,
+        client.get_cuda_shared_memory_status,
+        client.get_trace_settings,
+        client.get_log_settings,
+    ):
+        error = fails(call)
+        assert error.status() == "501"
+        assert "is not supported" in error.message()
+
+
+def test_a_body_over_the_limit(client):
+    x = np.zeros((1, 20 << 20), np.float32)
+    error = fails(lambda: client.infer("identity_float32", [given("x", x)]))
+    assert error.status() == "413"
+    assert "more than" in error.message()
+
+
+def test_the_asyncio_client(address):
+    async def talk() -> None:
+        async with triton_aio.InferenceServerClient(address) as client:
+            assert await client.is_server_ready()
+            x = values("bfloat16")
+            result = await client.infer("identity_bfloat16", [given("x", x, triton_aio)])
+            assert result.as_numpy("y").tobytes() == x.tobytes()
+            many = np.zeros((500, 4), np.float32)
+            for coding in (None, "gzip", "deflate"):
+                result = await client.infer(
+                    "two_outputs",
+                    [given("x", many, triton_aio)],
+                    request_compression_algorithm=coding,
+                    response_compression_algorithm=coding,
+                )
+                assert result.as_numpy("scores").shape == (500, 3)
+            with pytest.raises(InferenceServerException, match="unknown model"):
+                await client.infer("nothing", [given("x", x, triton_aio)])
+
+    asyncio.run(talk())
