@@ -256,7 +256,8 @@ def end_to_end(rows: int, turns: int) -> Iterator[Figure]:
                 found: dict[str, list[float]] = {protocol: [] for protocol in protocols}
                 for _ in range(turns):
                     for protocol in protocols:
-                        asked = clients.submit(post_all, server.port, protocol, rows, connections, 2)
+                        each = 1 if "JSON" in protocol else 4
+                        asked = clients.submit(post_all, server.port, protocol, rows, connections, each)
                         found[protocol].append(asked.result())
                 for protocol, rates in found.items():
                     told = f"requests of {rows} rows, nothing cached, clients on the same cores"
