@@ -36,7 +36,7 @@ ONLY_IN = {
     "twisted": {"server/", "graphs/thread.py", "tools/"},
     "klein": {"server/"},
     "treq": {"server/", "tools/"},
-    "google": {"handlers/proto_tables.py"},
+    "google": {"handlers/proto_tables.py", "graphs/saved_model.py"},
     "flatbuffers": {"handlers/graphpipe_tensors.py", "handlers/graphpipe_metadata.py"},
     "grpc": {"server/grpc_lane.py"},
     # The demo's weights come as a PyTorch state dict, which is a pickle; its reader allows a few names only.
