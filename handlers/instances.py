@@ -1,20 +1,24 @@
 """Instances as KServe's and TorchServe's JSON has them, and the answer that has a value for each.
 
-Pure values, safe on any thread. An instance is the value of the only input, an object of inputs, or, where the model
-takes pictures, a picture's file in base64.
+Pure values, safe on any thread; what is long belongs on the pool, and is read and written a piece at a time. An
+instance is the value of the only input, an object of inputs, or, where the model takes pictures, a picture's file in
+base64.
 """
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Sequence
 from typing import Any
+
+import orjson
 
 from rowserve.graphs.rows import Array, Buffer, Rows
 from rowserve.graphs.signature import Signature
 from rowserve.handlers.items import Answer, Item, ModelFace, Picture
-from rowserve.handlers.json_rows import row_of, rows_of
+from rowserve.handlers.json_pieces import PIECE, LongList, NotJson, Turns, loads, pieces_of, read_pieces, skip_blank
+from rowserve.handlers.json_rows import merged, number_rows_of, row_of, same_shape_rows
 from rowserve.handlers.json_values import is_b64, unb64
+from rowserve.handlers.native_json import PLAIN
 from rowserve.handlers.native_rows import Wants, good_rows, spread
 from rowserve.handlers.picture_header import not_a_picture
 from rowserve.handlers.problem import Problem
@@ -23,12 +27,33 @@ from rowserve.handlers.tensors import tensors_of
 WRAPPERS = ("data", "body")
 
 
-def read_instances(face: ModelFace, signature: Signature, instances: Sequence[Any], path: str) -> Sequence[Item]:
+def read_document(text: Buffer) -> Any:
+    """A body's JSON value, its long lists LongLists. Raises NotJson."""
+    if len(text) <= PIECE:
+        return loads(bytes(text), 0)
+    value, end = read_pieces(text)
+    end = skip_blank(text, end)
+    if end < len(text):
+        raise NotJson("more than one value", end)
+    return value
+
+
+def read_instances(face: ModelFace, signature: Signature, instances: list[Any] | LongList, path: str) -> list[Item]:
     """A row for each instance. Raises Problem 400 or 422."""
-    values = [unwrapped(signature, value) for value in instances]
-    if takes_pictures(face, signature) and not all(isinstance(value, list) for value in values):
-        return [read_instance(face, signature, value, f"{path}[{i}]") for i, value in enumerate(values)]
-    return rows_of(signature, values, path)
+    numbers = number_rows_of(signature, instances, nan=False)
+    if numbers is not None:
+        return [numbers]
+    rows: list[Rows] = []
+    items: list[Item] = []
+    for first, piece in pieces_of(instances):
+        values = [unwrapped(signature, value) for value in piece]
+        some_pictures = takes_pictures(face, signature) and any(isinstance(value, str | dict) for value in values)
+        together = None if some_pictures else same_shape_rows(signature, values, nan=False)
+        each = enumerate(values, first)
+        found = [read_instance(face, signature, v, f"{path}[{i}]") for i, v in each] if together is None else [together]
+        items += found
+        rows += [item for item in found if isinstance(item, Rows)]
+    return [*merged(rows)] if len(rows) == len(items) else items
 
 
 def read_instance(face: ModelFace, signature: Signature, value: Any, path: str) -> Item:
@@ -58,10 +83,7 @@ def picture_in(face: ModelFace, signature: Signature, value: Any, path: str) -> 
     if isinstance(value, dict) and list(value) == [signature.inputs[0].name] and not is_b64(value):
         value = value[signature.inputs[0].name]
     if isinstance(value, str):
-        try:
-            return picture(face, signature, base64.b64decode(value))
-        except ValueError as error:
-            raise Problem(400, f"{path}: a string must be a picture's file as base64: {error}") from None
+        value = {"b64": "".join(value.split()) if "\n" in value else value}
     return picture(face, signature, unb64(value, path)) if is_b64(value) else None
 
 
@@ -90,6 +112,15 @@ def predictions(face: ModelFace, signature: Signature, items: Sequence[Item], an
     else:
         rows = spread(whole, len(next(iter(whole.values()))))
     return [row[names[0]] for row in rows] if len(names) == 1 else rows
+
+
+def write_list(values: Sequence[Any]) -> bytes:
+    """A JSON list."""
+    texts, turns = [], Turns()
+    for value in values:
+        turns()
+        texts.append(orjson.dumps(value, option=PLAIN))
+    return b"[%b]" % b",".join(texts)
 
 
 def ran_whole(signature: Signature, items: Sequence[Item], answer: Answer) -> dict[str, Array] | None:

@@ -16,9 +16,9 @@ import orjson
 from rowserve.graphs.rows import Buffer
 from rowserve.graphs.signature import Signature
 from rowserve.handlers.http_headers import answer_headers, request_options
-from rowserve.handlers.instances import predictions, read_instances
+from rowserve.handlers.instances import predictions, read_document, read_instances, write_list
 from rowserve.handlers.items import Answer, Encoded, Item, ModelFace, Question
-from rowserve.handlers.native_json import PLAIN
+from rowserve.handlers.json_pieces import LongList, NotJson
 from rowserve.handlers.problem import Problem
 from rowserve.handlers.problem_json import retry_after
 from rowserve.handlers.tensorflow_serving import numbers_only
@@ -35,8 +35,12 @@ def read_predict(face: ModelFace, headers: Mapping[str, str], body: Buffer) -> Q
     """A predict request. Raises Problem 400."""
     options = request_options(headers, PROTOCOL)
     event = event_form(headers)
-    asked = None if event == "structured" else numbers_only(face, bytes(body))
-    signature, items = by_document(face, document(body, event)) if asked is None else (asked.signature, asked.items)
+    asked = None if event == "structured" else numbers_only(face, body)
+    try:
+        found = by_document(face, document(body, event)) if asked is None else (asked.signature, asked.items)
+    except NotJson as fault:
+        raise Problem(400, f"Unrecognized request format: {fault.message} at offset {fault.offset}") from None
+    signature, items = found
     return Question(signature, items, options, partial(encode_predict, face, signature, items, event))
 
 
@@ -48,11 +52,8 @@ def event_form(headers: Mapping[str, str]) -> str:
 
 
 def document(body: Buffer, event: str) -> dict[str, Any]:
-    """The request's JSON object, out of its event where it came in one. Raises Problem 400."""
-    try:
-        value = orjson.loads(body)
-    except orjson.JSONDecodeError as error:
-        raise Problem(400, f"Unrecognized request format: {error}") from None
+    """The request's JSON object, out of its event where it came in one. Raises Problem 400, or NotJson."""
+    value = read_document(body)
     if event == "structured" or (isinstance(value, dict) and all(key in value for key in EVENT_KEYS)):
         value = value.get("data") if isinstance(value, dict) else None
     if not isinstance(value, dict):
@@ -61,9 +62,9 @@ def document(body: Buffer, event: str) -> dict[str, Any]:
 
 
 def by_document(face: ModelFace, asked: Mapping[str, Any]) -> tuple[Signature, Sequence[Item]]:
-    """Any request, and every fault. `inputs` counts where there are both."""
+    """Any request, and every fault. `inputs` counts where there are both. Raises Problem 400, or NotJson."""
     for key in ("instances", "inputs"):
-        if key in asked and not isinstance(asked[key], list):
+        if key in asked and not isinstance(asked[key], list | LongList):
             raise Problem(400, f'Expected "{key}" to be a list')
     key = "inputs" if "inputs" in asked else "instances"
     if key not in asked:
@@ -77,15 +78,16 @@ def by_document(face: ModelFace, asked: Mapping[str, Any]) -> tuple[Signature, S
 
 def encode_predict(face: ModelFace, signature: Signature, items: Sequence[Item], event: str, answer: Answer) -> Encoded:
     """`{"predictions": [...]}`, in an event where the request came in one. Raises the first bad row's Problem."""
-    told: dict[str, Any] = {"predictions": predictions(face, signature, items, answer)}
+    told = b'{"predictions":%b}' % write_list(predictions(face, signature, items, answer))
     headers = answer_headers(answer, CONTENT_TYPE)
     if event:
         attributes = event_attributes(face)
         if event == "structured":
-            told, headers[0] = {**attributes, "data": told}, ("Content-Type", EVENT_TYPE)
+            told = orjson.dumps({**attributes, "data": orjson.Fragment(told)})
+            headers[0] = ("Content-Type", EVENT_TYPE)
         else:
             headers += [(f"ce-{name}", value) for name, value in attributes.items()]
-    return Encoded(200, headers, orjson.dumps(told, option=PLAIN))
+    return Encoded(200, headers, told)
 
 
 def event_attributes(face: ModelFace) -> dict[str, str]:

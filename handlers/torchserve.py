@@ -23,13 +23,16 @@ from rowserve.handlers.instances import (
     picture,
     predictions,
     ran_whole,
+    read_document,
     read_instance,
     read_instances,
     takes_pictures,
+    write_list,
 )
 from rowserve.handlers.items import Answer, Encoded, Item, ModelFace, Question
+from rowserve.handlers.json_number_lists import nested_numbers
 from rowserve.handlers.json_numbers import COUNTABLE, number_lines
-from rowserve.handlers.json_values import read_json
+from rowserve.handlers.json_pieces import PIECE, LongList
 from rowserve.handlers.multipart import Part
 from rowserve.handlers.native_json import PLAIN, jsonable
 from rowserve.handlers.picture_header import FORMATS, picture_header
@@ -158,9 +161,9 @@ def read_json_body(face: ModelFace, signature: Signature, text: Buffer) -> Given
     one = one_row(signature, text)
     if one is not None:
         return Given([one], False)
-    value = read_json(text)
+    value = read_document(text)
     if isinstance(value, dict) and list(value) == ["instances"] and signature.input("instances") is None:
-        if not isinstance(value["instances"], list):
+        if not isinstance(value["instances"], list | LongList):
             raise bad_request("instances must be a list")
         return Given(read_instances(face, signature, value["instances"], "instances"), True)
     return Given([read_instance(face, signature, value, "body")], False)
@@ -172,7 +175,11 @@ def one_row(signature: Signature, text: Buffer) -> Rows | None:
     if spec is None or not spec.batched or spec.dtype not in COUNTABLE or not spec.row_bytes:
         return None
     shape = tuple(size or 0 for size in spec.shape or ())
-    array = number_lines([bytes(text).strip()], shape, spec.numpy_dtype)
+    if len(text) <= PIECE:
+        array = number_lines([bytes(text).strip()], shape, spec.numpy_dtype)
+    else:
+        whole = nested_numbers(text, spec.numpy_dtype)
+        array = None if whole is None or whole.shape != shape else whole[None]
     return None if array is None else Rows({spec.name: array}, 1)
 
 
@@ -183,14 +190,15 @@ def encode_prediction(face: ModelFace, signature: Signature, given: Given, answe
     """
     labels = face.labels
     if labels is None or signature.output(labels.output) is None:
-        values, option = predictions(face, signature, given.items, answer), PLAIN
+        values = predictions(face, signature, given.items, answer)
+        body = write_list(values) if given.listed else orjson.dumps(values[0], option=PLAIN)
     else:
         whole = ran_whole(signature, given.items, answer)
         count, name = len(answer), labels.output
         rows = [answer.row(i)[name] for i in range(count)] if whole is None else list(whole[name])
-        values, option = [best_classes(labels.names, row) for row in rows], PLAIN | orjson.OPT_INDENT_2
-    headers = [*answer_headers(answer, CONTENT_TYPE), *own_headers()]
-    return Encoded(200, headers, orjson.dumps(values if given.listed else values[0], option=option))
+        values = [best_classes(labels.names, row) for row in rows]
+        body = orjson.dumps(values if given.listed else values[0], option=PLAIN | orjson.OPT_INDENT_2)
+    return Encoded(200, [*answer_headers(answer, CONTENT_TYPE), *own_headers()], body)
 
 
 def best_classes(names: Sequence[str], scores: Array) -> dict[str, Any]:

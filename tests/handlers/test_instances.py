@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import json
 from typing import Any
 
 import numpy as np
@@ -11,8 +12,9 @@ import pytest
 
 from rowserve.graphs.rows import Buffer, RowLayout, Rows
 from rowserve.graphs.signature import Signature, TensorSpec
-from rowserve.handlers.instances import predictions, read_instances
+from rowserve.handlers.instances import predictions, read_document, read_instances
 from rowserve.handlers.items import Answer, ModelFace, Outcome, Picture
+from rowserve.handlers.json_pieces import LongList
 from rowserve.handlers.native_json import PLAIN
 from rowserve.handlers.problem import Problem
 
@@ -79,9 +81,31 @@ def test_pictures_come_in_base64_beside_tensors():
         assert isinstance(first, Picture)
         assert (bytes(first.upload), second.count) == (b"png", 1)
     assert arrays([[1, 2], [3, 4]], model) == [{"x": [[1, 2], [3, 4]]}]
-    assert refused(["A"], model).detail.startswith("instances[0]: a string must be a picture's file")
+    assert refused(["A"], model).detail.startswith("instances[0]: not base64: ")
     (empty,) = read([""], model)
     assert isinstance(empty, Problem)
+
+
+def test_base64_may_have_line_breaks():
+    text = base64.encodebytes(b"png" * 100).decode()
+    (found,) = read([text], face(pictures=Decoder()))
+    assert isinstance(found, Picture)
+    assert bytes(found.upload) == b"png" * 100
+
+
+def test_a_long_list_is_read_a_piece_at_a_time():
+    values: list[Any] = [[i, 0] for i in range(20_000)]
+    values[15_000] = {"data": {"b64": base64.b64encode(b"png").decode()}}
+    model = face(pictures=Decoder())
+    document = read_document(json.dumps({"instances": values}).encode())
+    assert isinstance(document["instances"], LongList)
+    found = read_instances(model, model.signature(), document["instances"], "instances")
+    kinds = [kind for item in found for kind in [type(item)] * (item.count if isinstance(item, Rows) else 1)]
+    assert (len(kinds), kinds.index(Picture)) == (20_000, 15_000)
+    values[15_000] = {"x": [1]}
+    document = read_document(json.dumps({"instances": values}).encode())
+    with pytest.raises(Problem, match=r"instances\[15000\].x: expected a list of 2"):
+        read_instances(model, model.signature(), document["instances"], "instances")
 
 
 def test_what_keeps_a_model_from_pictures_is_not_asked_for_tensors():

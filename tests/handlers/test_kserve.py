@@ -72,7 +72,7 @@ def test_an_empty_list_has_no_predictions():
     [
         (b"{", "Unrecognized request format: "),
         (b"", "Unrecognized request format: "),
-        (b'{"instances": [[NaN, 1]]}', "Unrecognized request format: "),
+        (b'{"instances": [[NaN, 1]]}', "instances[0][0]: NaN is not allowed"),
         (b'{"instances": [[1, 2]]} more', "Unrecognized request format: "),
         ([[1, 2]], 'Expected a JSON object with "instances"'),
         ({"instances": {"x": 1}}, 'Expected "instances" to be a list'),
@@ -86,6 +86,17 @@ def test_an_empty_list_has_no_predictions():
 )
 def test_faults(body, told):
     assert refused(body).startswith(told)
+
+
+def test_a_long_body_is_read_as_a_short_one_is():
+    rows = [[i, 0.5] for i in range(20_000)]
+    assert arrays({"instances": rows}) == arrays({"instances": [{"x": row} for row in rows]}) == {"x": rows}
+    assert arrays({**EVENT, "data": {"inputs": rows}}, **STRUCTURED) == {"x": rows}
+    assert refused({"instances": [*rows, [1]]}).startswith("instances[20000]: expected a list of 2")
+    assert refused({"inputs": [{"x": row} for row in [*rows, [1]]]}).startswith("inputs[20000].x: expected a list of 2")
+    whole = json.dumps({"instances": rows}).encode()
+    for broken in (whole[:-1], whole + b"]", whole[:-2], whole.replace(b"[19999,", b"[19999", 1)):
+        assert refused(broken).startswith(("Unrecognized request format: ", "instances["))
 
 
 def test_the_answer_is_compact_json():

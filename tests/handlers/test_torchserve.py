@@ -148,6 +148,18 @@ def test_the_fast_way_and_the_slow_way_agree():
             assert rows(VECTOR, text, "application/json").tobytes() == slow
 
 
+def test_a_long_instance_is_read_as_a_short_one_is():
+    model = face(TensorSpec("x", "float32", (100, 300)))
+    array = np.random.default_rng(3).normal(size=(100, 300)).astype(np.float32)
+    text = json.dumps(array.tolist()).encode()
+    for body in (text, b" " + text + b"\n", b'{"x":' + text + b"}", b'{"data":' + text + b"}"):
+        assert rows(model, body, "application/json").tobytes() == array.tobytes()
+    assert rows(model, b'{"instances":[' + text + b"," + text + b"]}", "application/json").shape == (2, 100, 300)
+    assert refused(model, text[:-1], "application/json").startswith("not JSON")
+    assert refused(model, text + b"1", "application/json").startswith("not JSON")
+    assert refused(model, text[:-2] + b",1]]", "application/json").startswith("body[99]: expected a list of 300")
+
+
 # Bytes
 
 

@@ -105,11 +105,11 @@ def test_the_merged_answers_have_the_keys_of_both():
 def test_large_bodies_are_read_on_the_pool():
     server = served()
     client = server.connect()
-    body = json.dumps({"instances": [[1, 2]] * 200_000}).encode()
+    body = json.dumps({"instances": [[1, 2]] * 50_000}).encode()
     client.send(head("POST", "/v1/models/m:predict", len(body)) + body)
     assert client.wire.value() == b""
     server.pool.step_all()
     server.turns()
     server.pool.step_all()
     server.turns()
-    assert len(client.reply().json["predictions"]) == 200_000
+    assert len(client.reply().json["predictions"]) == 50_000
