@@ -39,6 +39,11 @@ def named_models(_context: click.Context, _option: click.Parameter, given: tuple
     help="Where to listen. May be given several times; a profile says which protocol answers where several want the "
     "same path: native, tensorflow-serving, kserve, torchserve.  [default: 127.0.0.1:8080]",
 )
+@click.option(
+    "--grpc",
+    metavar="HOST:PORT",
+    help="Where to serve gRPC: TensorFlow Serving's and the Open Inference Protocol's services.  [default: nowhere]",
+)
 @models_option
 @config_option
 @cache_options
@@ -51,6 +56,7 @@ def serve(**flags: Any) -> None:
     \b
     rowserve serve --models models
     rowserve serve --model ranker=/data/ranker --model digits=/data/digits/3 --listen 0.0.0.0:8080
+    rowserve serve --models models --listen :8501,profile=tensorflow-serving --grpc :8500
     rowserve serve --config rowserve.toml
 
     \b

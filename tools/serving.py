@@ -51,11 +51,12 @@ def serve_http(
         named = {**config.model, **model}
         sources = discover(Path(config.models) if config.models else None, named)
         addresses = listening(config)
+        grpc = Address.parse(config.grpc) if config.grpc else None
     except (BadSettings, OSError) as error:
         raise Refused(str(error)) from None
     run = ReactorRun()
     server = Server(run.reactor, config, photos)
-    status = run.run(partial(server.serve, sources, addresses))
+    status = run.run(partial(server.serve, sources, addresses, grpc))
     if status:
         server.flush()
         leave_at_once(status)
@@ -76,7 +77,7 @@ class Server:
         self._urls: list[str] = []
         self._left: Deferred[int] = Deferred()
 
-    async def serve(self, sources: list[ModelSource], addresses: list[Address]) -> int:
+    async def serve(self, sources: list[ModelSource], addresses: list[Address], grpc: Address | None) -> int:
         """Listens, loads, and serves: the exit status."""
         assembly = self._assembly
         stall = assembly.metrics.stall = StallGauge(self._reactor)
@@ -97,6 +98,12 @@ class Server:
                 why = getattr(error.socketError, "strerror", None) or error.socketError
                 say(f"cannot listen on {address}: {why}; name another with --listen HOST:PORT")
                 return NOT_STARTED
+        try:
+            if grpc is not None:
+                self._listen_grpc(api, grpc)
+        except (ImportError, OSError) as error:
+            say(str(error))
+            return NOT_STARTED
         stall.start()
         grace = Seconds.parse(self._config.limits.stop)
         lifecycle = Lifecycle(self._reactor, self._ports, self._doors, self._sync, self._leave, grace)
@@ -115,6 +122,13 @@ class Server:
         bound = port.getHost()
         marked = "" if address.profile == NATIVE else f" (profile {address.profile})"
         self._urls.append(f"http://{Address(bound.host, bound.port)}{marked}")
+
+    def _listen_grpc(self, api: Api, address: Address) -> None:
+        from rowserve.server.grpc_services import grpc_lane
+
+        lane = grpc_lane(api)
+        self._urls.append(f"grpc://{Address(address.host, lane.start(str(address)))}")
+        self._doors.append(lane)
 
     def _loaded(self, states: list[ModelState]) -> None:
         ready = [state.model.face for state in states if state.model is not None]

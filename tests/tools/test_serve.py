@@ -93,6 +93,19 @@ def test_a_server_listens_on_several_addresses(tmp_path: Path) -> None:
         assert process.wait(30) == 0
 
 
+def test_grpc_has_an_address_of_its_own(tmp_path: Path) -> None:
+    grpc = pytest.importorskip("grpc")
+    model = arithmetic_model(tmp_path / "m")
+    more = ("--grpc", "127.0.0.1:0", "--model", f"m={model}", "--cache", str(tmp_path / "cache"))
+    with started("serve", "--listen", "127.0.0.1:0", *more, stdin=subprocess.DEVNULL) as process:
+        assert process.stderr is not None
+        told = [process.stderr.readline().decode() for _ in range(2)]
+        with grpc.insecure_channel(told[1].split("grpc://")[1].strip()) as channel:
+            assert channel.unary_unary("/grpc.health.v1.Health/Check")(b"", timeout=30) == b"\x08\x01"
+        process.terminate()
+        assert process.wait(30) == 0
+
+
 @pytest.mark.parametrize(
     ("listen", "complaint"),
     [("8080", "HOST:PORT"), ("127.0.0.1:0,profile=grpc", "no profile 'grpc'"), ("127.0.0.1:0,port=1", "HOST:PORT")],
