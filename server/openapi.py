@@ -90,8 +90,8 @@ def operation(route: Route, method: str) -> dict[str, Any]:
 
 
 def operation_id(method: str, route: Route) -> str:
-    """`post_images_model`, and so on."""
-    return "_".join([method.lower(), *re.findall(r"\w+", route.path)])
+    """`post_images_model`, and so on; two paths may differ in nothing but a slash at the end."""
+    return "_".join([method.lower(), *re.findall(r"\w+|/$", route.path)]).replace("/", "slash")
 
 
 def schema(content_type: str) -> dict[str, Any]:
