@@ -25,7 +25,7 @@ range = [0, 16]
 [labels]
 output = "probabilities"
 """
-HTTP = re.compile(r"on (http://\S+)")
+ADDRESS = re.compile(r" on (?:grpc://)?(\S*:\S+)")
 
 
 def digits_models(digits: Path, home: Path, *names: str) -> Path:
@@ -37,19 +37,20 @@ def digits_models(digits: Path, home: Path, *names: str) -> Path:
 
 
 @contextmanager
-def digits_server(models: Path, *arguments: str, profiles: tuple[str, ...] = ("native",)) -> Iterator[list[str]]:
-    """A server of these models, listening once for each profile: the addresses."""
+def digits_server(models: Path, *profiles: str, grpc: bool = False) -> Iterator[list[str]]:
+    """A server of these models, listening once for each profile: the URLs, and last, with `grpc`, that address."""
     listen = [each for profile in profiles for each in ("--listen", f"127.0.0.1:0,profile={profile}")]
-    settings = ["--models", str(models), "--cache", str(models.parent / "cache"), *arguments]
+    listen += ["--grpc", "127.0.0.1:0"] if grpc else []
+    settings = ["--models", str(models), "--cache", str(models.parent / "cache")]
     with started("serve", *listen, *settings, program=REAL, stdin=subprocess.DEVNULL) as process:
         assert process.stderr is not None
         urls: list[str] = []
         said = []
         for line in process.stderr:
             said.append(line.decode())
-            if found := HTTP.search(said[-1]):
+            if found := ADDRESS.search(said[-1]):
                 urls.append(found[1])
-            if len(urls) == len(profiles):
+            if len(urls) == len(profiles) + grpc:
                 break
         else:
             raise AssertionError(f"the server did not start: {''.join(said)}")

@@ -57,8 +57,8 @@ def workshop(digits: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator
         (home / f"{digit}.png").write_bytes(picture(scan(digit)))
     instances = [scan(digit).tolist() for digit in (8, 9)]
     (home / "predict.json").write_text(f'{{"instances": {instances}}}', encoding="utf-8")
-    with digits_server(digits_models(digits, home), profiles=("native", "kserve")) as (http, kserve):
-        yield Workshop(home, http, kserve, "")
+    with digits_server(digits_models(digits, home), "native", "kserve", grpc=True) as (http, kserve, grpc):
+        yield Workshop(home, http, kserve, grpc)
 
 
 def sections() -> dict[str, str]:

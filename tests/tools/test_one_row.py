@@ -42,10 +42,11 @@ class Sample:
 
 @dataclass(frozen=True)
 class Addresses:
-    """Where the server listens: with the native profile, and with KServe's."""
+    """Where the server listens: with the native profile, with KServe's, and for gRPC."""
 
     native: str
     kserve: str
+    grpc: str
 
 
 def sample(which: int) -> Sample:
@@ -98,6 +99,26 @@ def open_inference(at: Addresses, it: Sample) -> Any:
         return server.infer("digits", [tensor]).as_numpy("probabilities")[0]
 
 
+def tensorflow_serving_grpc(at: Addresses, it: Sample) -> Any:
+    tensorflow, grpc = client("tensorflow"), client("grpc")
+    messages = client("tensorflow_serving.apis.predict_pb2")
+    stubs = client("tensorflow_serving.apis.prediction_service_pb2_grpc")
+    request = messages.PredictRequest()
+    request.model_spec.name = "digits"
+    request.inputs["images"].CopyFrom(tensorflow.make_tensor_proto(it.row[None]))
+    with grpc.insecure_channel(at.grpc) as channel:
+        answer = stubs.PredictionServiceStub(channel).Predict(request, timeout=60)
+    return tensorflow.make_ndarray(answer.outputs["probabilities"])[0]
+
+
+def open_inference_grpc(at: Addresses, it: Sample) -> Any:
+    triton = client("tritonclient.grpc")
+    tensor = triton.InferInput("images", [1, 8, 8], "FP32")
+    tensor.set_data_from_numpy(it.row[None])
+    with triton.InferenceServerClient(at.grpc) as server:
+        return server.infer("digits", [tensor]).as_numpy("probabilities")[0]
+
+
 def kserve(at: Addresses, it: Sample) -> Any:
     answer = requests.post(f"{at.kserve}/v1/models/digits:predict", json={"instances": [it.row.tolist()]})
     return answer.json()["predictions"][0]
@@ -127,7 +148,9 @@ DOORS: dict[Callable[[Addresses, Sample], Any], str] = {
     lines: "rows",
     graphpipe: "graphpipe",
     tensorflow_serving: "tensorflow_serving",
+    tensorflow_serving_grpc: "tensorflow_serving_grpc",
     open_inference: "open_inference",
+    open_inference_grpc: "open_inference_grpc",
     kserve: "kserve",
     kserve_picture: "kserve",
     torchserve_picture: "torchserve",
@@ -139,7 +162,7 @@ DOORS: dict[Callable[[Addresses, Sample], Any], str] = {
 @pytest.fixture(scope="module")
 def addresses(digits: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Addresses]:
     models = digits_models(digits, tmp_path_factory.mktemp("one-row"))
-    with digits_server(models, profiles=("native", "kserve")) as urls:
+    with digits_server(models, "native", "kserve", grpc=True) as urls:
         yield Addresses(*urls)
 
 

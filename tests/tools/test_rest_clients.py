@@ -29,7 +29,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def urls(digits: Path, home: Path) -> Iterator[dict[str, str]]:
     """The address of each profile of one server."""
     profiles = ("native", "kserve", "torchserve")
-    with digits_server(digits_models(digits, home), profiles=profiles) as addresses:
+    with digits_server(digits_models(digits, home), *profiles) as addresses:
         yield dict(zip(profiles, addresses, strict=True))
 
 
