@@ -13,7 +13,7 @@ from rowserve.cache.errors import StoreFailed
 from rowserve.cache.eviction import Budget, make_room
 from rowserve.cache.layout import mark_key
 from rowserve.cache.record import Kind
-from rowserve.cache.stats import CacheStats
+from rowserve.cache.stats import FAILING, CacheStats
 from rowserve.cache.store import Space, Store
 from rowserve.graphs.rows import Buffer
 
@@ -116,6 +116,9 @@ class Commits:
             if self.noted and budget.pressing(self._store.space()):
                 with self._store.update() as update:
                     self._fold(Books(update, int(now)), budget)
+        except StoreFailed as error:
+            self._stats.errors += 1
+            self._stats.become(FAILING, str(error))
         except Exception:  # noqa: BLE001  a damaged file may show in any way, and the thread must live
             self._stats.errors += 1
 

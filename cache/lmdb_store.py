@@ -165,6 +165,7 @@ class LmdbStore:
         self._shared: Shared | None = acquire(folder, map_size, read_only)
         self._env = self._shared.env
         self._begin: Callable[..., Any] = self._env.begin
+        self._folder, self._identity = folder, identity(folder)
         self.read_only = read_only
         STORES.add(self)
 
@@ -190,13 +191,24 @@ class LmdbStore:
     @contextmanager
     def update(self) -> Iterator[LmdbUpdate]:
         """See store.Store."""
+        self._check_there()
         with failures(), self._begin(write=True) as txn:
             yield LmdbUpdate(self._env, txn)
 
     def space(self) -> Space:
         """See store.Store."""
+        self._check_there()
         with failures():
             return space_of(self._env.stat(), self._env.info())
+
+    def _check_there(self) -> None:
+        """Raises StoreFailed where what is written would go into a file that nobody finds any more."""
+        try:
+            if identity(self._folder) == self._identity:
+                return
+        except OSError:
+            pass
+        raise StoreFailed(f"{self._folder / DATA} has been removed or replaced; restart to begin a new one")
 
     def behind(self) -> int:
         """See store.Store."""

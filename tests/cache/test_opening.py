@@ -522,3 +522,23 @@ def test_defaults_need_no_arguments(tmp_path):
     assert cache.stats.state == "ok"
     cache.close(60)
     assert opening.DEFAULT_SIZE == 4 * 2**30
+
+
+def test_a_file_removed_while_it_is_in_use_is_noticed_with_or_without_a_write(folder):
+    stepped = SteppedCache(folder)
+    stepped.step()
+    data(folder).rename(folder / "elsewhere")
+    stepped.now += 1
+    stepped.step()
+    assert stepped.stats.state == "failing"
+    assert "has been removed" in stepped.stats.why
+    assert stepped.cache.lookup([key(1)]) == [BODY]  # what is open still answers
+    stepped.cache.keep([key(99)], [BODY])
+    stepped.step()
+    assert stepped.stats.failed == 1
+    (folder / "elsewhere").rename(data(folder))
+    stepped.now += 5
+    stepped.cache.keep([key(100)], [BODY])
+    stepped.step()
+    assert stepped.stats.state == "ok"
+    stepped.close()
