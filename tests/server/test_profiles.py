@@ -184,6 +184,27 @@ def test_errors_have_the_form_of_their_protocol(profile):
 
 
 @pytest.mark.parametrize("profile", ALL)
+def test_open_inference_is_the_same_for_all(profile):
+    server = served(profile)
+    assert set(server.request("GET", "/v2").json) >= {"name", "version", "extensions"}
+    missing = server.request("GET", "/v2/models/no")
+    assert (missing.status, set(missing.json)) == (404, {"error"})
+    assert set(server.request("GET", "/v2/nothing").json) == {"error"}
+    ready = server.request("GET", "/v2/models/m/ready")
+    assert (ready.status, ready.json) == (200, {"name": "m", "ready": True})
+
+
+@pytest.mark.parametrize("profile", ALL)
+def test_what_is_not_ready_is_a_503_for_all_who_look_at_the_status_only(profile):
+    server = served(profile)
+    for state in server.models.versions("m"):
+        state.state = "loading"
+    paths = ("/readyz", "/v2/health/ready", "/v2/models/m/ready", "/control/is_ready")
+    assert [server.request("GET", path).status for path in paths] == [503] * len(paths)
+    assert server.request("GET", "/ping").status == 500  # TorchServe's own
+
+
+@pytest.mark.parametrize("profile", ALL)
 def test_figures_are_where_prometheus_looks(profile):
     assert b"rowserve_rows_total" in asked(profile, "GET", "/metrics").body
 
