@@ -87,11 +87,7 @@ def name_of(raw: bytes) -> str:
 
 def by_document(face: ModelFace, document: dict[str, Any]) -> PredictRequest:
     """The slow way: any request, and every fault."""
-    name = document.get("signature_name", "")
-    if not isinstance(name, str):
-        told = "not formatted correctly. 'signature_name' key must be a string value."
-        raise invalid(f"JSON Value: {show(document)} {told}")
-    signature = serving_signature(face, name)
+    signature = serving_signature(face, signature_name(document))
     if "instances" in document and "inputs" in document:
         told = "Not formatted correctly expecting only one of 'inputs' or 'instances' keys to exist"
         raise invalid(f"JSON Value: {show(document)} {told}")
@@ -100,6 +96,15 @@ def by_document(face: ModelFace, document: dict[str, Any]) -> PredictRequest:
     if "inputs" in document:
         return PredictRequest(signature, [read_inputs(signature, document["inputs"])], False)
     raise invalid("Missing 'inputs' or 'instances' key")
+
+
+def signature_name(document: dict[str, Any]) -> str:
+    """The name of the signature that is asked for, or "". Raises Problem 400."""
+    name = document.get("signature_name", "")
+    if not isinstance(name, str):
+        told = "not formatted correctly. 'signature_name' key must be a string value."
+        raise invalid(f"JSON Value: {show(document)} {told}")
+    return name
 
 
 def serving_signature(face: ModelFace, name: str) -> Signature:

@@ -14,12 +14,12 @@ from urllib.parse import unquote
 
 from rowserve.graphs.signature import Signature, TensorSpec
 from rowserve.handlers.items import Encoded, ModelFace
-from rowserve.handlers.problem import Problem
 from rowserve.handlers.tensorflow_serving_texts import CONTENT_TYPE, invalid
 
 WHICH = r"(?:/versions/(?P<version>[0-9]+)|/labels/(?P<label>[^/:]+))?"
 POSTED = re.compile(rf"/v1/models/(?P<name>[^/:]+){WHICH}:(?P<verb>classify|regress|predict)", re.IGNORECASE)
 ASKED = re.compile(rf"/v1/models(?:/(?P<name>[^/:]+))?{WHICH}(?:/(?P<verb>metadata))?", re.IGNORECASE)
+ORIGIN = re.compile("https?://.*")
 LARGEST_VERSION = 2**63 - 1
 DT = {"float16": "DT_HALF", "float32": "DT_FLOAT", "float64": "DT_DOUBLE"}
 
@@ -59,9 +59,11 @@ def route(method: str, path: str) -> Route:
     return Route(verb, unquote(name), None if version is None else int(version))
 
 
-def not_served_yet(verb: str) -> Problem:
-    """For the verbs that have no handler."""
-    return Problem(501, f"{verb} is not served; send predict")
+def preflight(origin: str) -> Encoded:
+    """The answer to OPTIONS. Raises Problem 400."""
+    if not ORIGIN.fullmatch(origin):
+        raise invalid("Origin header is missing in CORS preflight")
+    return Encoded(200, [("Content-Type", CONTENT_TYPE)], b"")
 
 
 def encode_status(states: Iterable[VersionState]) -> Encoded:

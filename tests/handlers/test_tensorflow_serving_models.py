@@ -14,7 +14,7 @@ from rowserve.handlers.tensorflow_serving_models import (
     VersionState,
     encode_metadata,
     encode_status,
-    not_served_yet,
+    preflight,
     route,
 )
 from rowserve.handlers.tensorflow_serving_texts import servable_not_found, status_not_found
@@ -104,4 +104,16 @@ def test_words_for_models_that_are_not_there():
     assert status_not_found("m", None).detail == "Could not find any versions of model m"
     assert status_not_found("m", 5).detail == "Could not find version 5 of model m"
     assert servable_not_found("m", 1).status == status_not_found("m", 1).status == 404
-    assert not_served_yet("classify").status == 501
+
+
+@pytest.mark.parametrize("origin", ["http://a", "https://b.c:80"])
+def test_options_of_a_browsers_preflight(origin: str):
+    got = preflight(origin)
+    assert (got.status, got.body, dict(got.headers)) == (200, b"", {"Content-Type": "application/json"})
+
+
+@pytest.mark.parametrize("origin", ["", "null", "ftp://a"])
+def test_options_of_anything_else(origin: str):
+    with pytest.raises(Problem) as caught:
+        preflight(origin)
+    assert (caught.value.status, caught.value.detail) == (400, "Origin header is missing in CORS preflight")
