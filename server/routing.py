@@ -79,7 +79,8 @@ class RouteTable:
     """The routes of one protocol.
 
     `fault` writes its errors, on its routes and on unknown paths that begin with one of `prefixes`; `faults` is their
-    content type. `unknown` says what is wrong with such a path, where the protocol has words of its own.
+    content type. `unknown` says what is wrong with such a path, where the protocol has words of its own, or answers it;
+    it is asked for OPTIONS too. Prefixes are written in lower case, and stand for any case.
     """
 
     def __init__(
@@ -89,7 +90,7 @@ class RouteTable:
         fault: Fault,
         faults: str = JSON,
         prefixes: Sequence[str] = (),
-        unknown: Callable[[ApiRequest], Problem] | None = None,
+        unknown: Callable[[ApiRequest], Problem | Opened] | None = None,
     ) -> None:
         self.name = name
         self.fault = fault
@@ -155,26 +156,31 @@ class Router:
         request.problem_form = native_fault if table is None else fault_form(table)
         method, path = request.method.decode("ascii"), decoded_path(request.path)
         if method == "OPTIONS":
-            return self._options(path)
+            return self._options(request, table, path)
         try:
             rule, parts = self._map.match(path, method, return_rule=True)
         except MethodNotAllowed as error:
             told: Problem = NotAllowed(method, path, {*(error.valid_methods or ()), "OPTIONS"})
-            raise self._unknown(request, table, told) from None
+            return self._unknown(request, table, told)
         except (HTTPException, RequestRedirect):
-            raise self._unknown(request, table, nothing_at(path)) from None
+            return self._unknown(request, table, nothing_at(path))
         route = self._routes[str(rule.endpoint)]
         request.route = route.path
         request.problem_form = fault_form(route.table)
         return cast("Opened", self._klein.execute_endpoint(rule.endpoint, cast("Any", request), **parts))
 
     def _table_of(self, path: str) -> RouteTable | None:
-        return next((table for table in self.tables if path.startswith(table.prefixes)), None)
+        return next((table for table in self.tables if path.lower().startswith(table.prefixes)), None)
 
-    def _unknown(self, request: ApiRequest, table: RouteTable | None, problem: Problem) -> Problem:
-        return problem if table is None or table.unknown is None else table.unknown(request)
+    def _unknown(self, request: ApiRequest, table: RouteTable | None, problem: Problem) -> Opened:
+        told = problem if table is None or table.unknown is None else table.unknown(request)
+        if isinstance(told, Problem):
+            raise told from None
+        return told
 
-    def _options(self, path: str) -> Encoded:
+    def _options(self, request: ApiRequest, table: RouteTable | None, path: str) -> Opened:
+        if table is not None and table.unknown is not None:
+            return self._unknown(request, table, nothing_at(path))
         allowed = set(self._map.allowed_methods(path))
         if not allowed and path != "*":
             raise nothing_at(path)
