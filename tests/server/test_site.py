@@ -125,7 +125,7 @@ def test_too_many_fields_in_a_query():
         ("GET", "/v1/models/m/versions/7", 404, "Could not find version 7 of model m"),
         ("GET", "/v1/models/m:predict", 400, "Malformed request: GET /v1/models/m:predict"),
         ("POST", "/v1/models/m/metadata", 400, "Malformed request: POST /v1/models/m/metadata"),
-        ("POST", "/v1/models/m:classify", 501, "classify"),
+        ("POST", "/v1/models/m:classify", 400, "JSON Parse error: "),
         ("POST", "/v1/models/m:predict", 400, ""),
     ],
 )
