@@ -21,8 +21,10 @@ def described(*tables: RouteTable) -> Any:
 
 ONE = RouteTable("one", fault=encode_problem, faults=PROBLEM)
 ONE.route("GET", "/both/<model>", "One's.", statuses=(404,))(never)
+ONE.route("POST", "/first/<model>", "One's.")(never)
 TWO = RouteTable("two", fault=lambda problem: Encoded(problem.status, [("Content-Type", TEXT)], b"why"), faults=TEXT)
 TWO.route(ANY, "/both/<model>", "Two's.", takes=(BINARY,), gives=BINARY, statuses=(400,))(never)
+TWO.route(ANY, "/first/<model>", "Two's.", takes=(BINARY,))(never)
 TWO.route(ANY, "/plain", "Plain.")(never)
 TWO.route("DELETE", "/never", "Not served.", gives="", statuses=(501,))(never)
 STATE = RouteTable("state", fault=encode_problem, faults=JSON)
@@ -36,6 +38,8 @@ def test_of_two_routes_alike_the_first_is_described():
         "post": "Two's. Any method will do.",
     }
     assert paths["get"]["tags"] == ["one"]
+    (first,) = described(ONE, TWO)["paths"]["/first/{model}"].values()
+    assert first["summary"] == "One's."
 
 
 def test_any_method_is_described_as_the_one_that_clients_use():

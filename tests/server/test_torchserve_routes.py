@@ -65,12 +65,13 @@ def test_every_form_of_a_prediction(server):
     assert asked(part(b"[1, 2]", "application/json"), **FORM).json == BEST
     assert asked(PNG).json == {"first": 2.0 * len(PNG), "second": 2.0}
     assert asked(part(PNG, "image/png"), **FORM).json == {"first": 2.0 * len(PNG), "second": 2.0}
+    assert asked(part(b"any bytes", "image/png"), **FORM).json == {"first": 18.0, "second": 2.0}
     assert asked(form(PNG), **FORM).json["first"] == 2.0 * len(PNG)
     reply = asked(ROW)
     assert (reply.headers["cache-status"], reply.headers["content-type"]) == ("rowserve; hit", "application/json")
     assert len(reply.headers["x-request-id"]) == 36
     told = 'rowserve_rows_total{model="m",outcome="hit",protocol="torchserve",version="2"}'
-    assert server.figures()[told] == 10
+    assert server.figures()[told] == 11
     assert server.adds_up()
 
 
