@@ -1,36 +1,43 @@
 """The fast way from a JSON list of numbers, flat or nested, to a flat array.
 
-Pure values, safe on any thread (each thread has its parser).
+Pure values, safe on any thread; what is long belongs on the pool.
 
 A long list is parsed piece by piece, so that what the parser notes of it stays in the processor's cache: that is what
-makes it fast, and it bounds the memory. The brackets of nested lists are checked by themselves and blanked out, since
-only the order of the numbers counts. Whoever gets None here takes the slow way, which finds what is wrong.
+makes it fast, and no call holds the interpreter for long. The brackets of nested lists are checked by themselves and
+blanked out, since only the order of the numbers counts. Whoever gets None here takes the slow way, which finds what is
+wrong.
 """
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import numpy as np
 
-from rowserve.graphs.rows import Array
-from rowserve.handlers.json_numbers import FLOATS, UNSIGNED, narrowed, thread_parser
+from rowserve.graphs.rows import Array, Buffer
+from rowserve.handlers.json_numbers import parsed
+from rowserve.handlers.json_pieces import PIECE, Turns
 
-PIECE = 65536  # bytes of text
+NEXT = re.compile(b",")
 OPEN, CLOSE, COMMA, SPACE = b"[], "
 DEEPEST = 100
 
 
-def flat_numbers(text: bytes, count: int, dtype: np.dtype[Any]) -> Array | None:
+def flat_numbers(text: Buffer, count: int, dtype: np.dtype[Any]) -> Array | None:
     """The `count` numbers of a list; None unless these are what the text holds, each one of `dtype`."""
-    if text[:1] != b"[" or text[-1:] != b"]" or not 0 < count <= len(text) // 2:
+    if bytes(text[:1]) != b"[" or bytes(text[-1:]) != b"]" or not 0 < count <= len(text) // 2:
         return None
     flat = np.empty(count, dtype)
     at, start, end, depth = 0, 1, len(text) - 1, 1
+    turns = Turns()
     while start <= end:
-        stop = text.find(b",", start + PIECE, end)
-        stop = end if stop < 0 else stop
-        piece = b",[%b]," % text[start:stop]
+        turns()
+        comma = NEXT.search(text, start + PIECE, min(start + 2 * PIECE, end))
+        stop = comma.start() if comma else end
+        if stop - start > 2 * PIECE:
+            return None
+        piece = b"".join((b",[", text[start:stop], b"],"))
         if piece.find(b"[", 2) >= 0 or piece.find(b"]", 2, -2) >= 0:
             told = without_brackets(piece, depth)
             if told is None:
@@ -42,17 +49,6 @@ def flat_numbers(text: bytes, count: int, dtype: np.dtype[Any]) -> Array | None:
         flat[at : at + len(numbers)] = numbers
         at, start = at + len(numbers), stop + 1
     return flat if at == count and depth == 1 else None
-
-
-def parsed(text: bytes, dtype: np.dtype[Any]) -> Array | None:
-    """A flat list of at least one number; None where they are none of `dtype`."""
-    kind: Any = "d" if dtype.name in FLOATS else "u" if dtype.name in UNSIGNED else "i"
-    try:
-        buffer = thread_parser().parse(text).as_buffer(of_type=kind)
-    except (ValueError, TypeError, RuntimeError, MemoryError):
-        return None
-    wide = np.frombuffer(buffer, np.float64 if kind == "d" else np.uint64 if kind == "u" else np.int64)
-    return narrowed(wide, dtype)
 
 
 def without_brackets(piece: bytes, depth: int) -> tuple[bytes, int] | None:

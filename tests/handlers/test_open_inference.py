@@ -265,6 +265,31 @@ def test_long_lists_of_numbers(dtype: str, layout: str) -> None:
     assert same(rows_of(question).arrays["x"], array)
 
 
+def test_a_long_answer_is_written_in_slices_that_make_one_list() -> None:
+    array = np.random.default_rng(4).normal(size=(20_000, 2)).astype(np.float32)
+    array[7, 1], array[19_999, 0] = np.nan, np.inf
+    entry, blob = binary("x", array)
+    assert same(read_back(answer(read_infer(PAIR, *request([entry], blob))))[1]["x"], array)
+
+
+def test_long_lists_of_strings_and_truths() -> None:
+    words = [f'{index} "data": [' for index in range(20_000)]
+    body = json.dumps({"inputs": [{"name": "s", "shape": [20_000], "datatype": "BYTES", "data": words}]}).encode()
+    rows = rows_of(read_infer(face(("s", "string", ())), {}, memoryview(body)))
+    assert rows.arrays["s"].tolist() == [word.encode() for word in words]
+    truths = (np.arange(40_000) % 3 == 0).reshape(-1, 2)
+    body = json.dumps({"inputs": [tensor("o", truths, data=truths.tolist())]}).encode()
+    assert same(rows_of(read_infer(face(("o", "bool", (2,))), {}, body)).arrays["o"], truths)
+    body = body.replace(b"true", b'"no"', 30_000)
+    assert "expected true or false, found a string" in refused(face(("o", "bool", (2,))), {}, body).detail
+
+
+def test_very_many_inputs_are_too_many() -> None:
+    body = b'{"inputs":[%b]}' % b",".join([b"[]"] * 1_000_000)
+    assert "more than 4096" in refused(PAIR, {}, body).detail
+    assert refused(PAIR, {}, b'{"inputs":[]}' + b" " * 100_000 + b"x").status == 400
+
+
 def long_request(data: str, count: int, more: str = "") -> bytes:
     text = '{"inputs":[{"name":"x","shape":[%d,2],"datatype":"FP32","data":%s}]%s}'
     return (text % (count // 2, data, more)).encode()
@@ -280,6 +305,7 @@ ONES = ",".join(["1"] * 20_000)
         (f"[{ONES},[[]],[2,[3]]]", 20_002),
         (f"[\n  {ONES},\n  2,\n  3\n]", 20_002),
         (f"[1e0,[{ONES}],2]", 20_002),
+        (f"[{ONES},2{' ' * 140_000},3]", 20_002),
     ],
 )
 def test_long_lists_that_are_out_of_the_ordinary(data: str, count: int) -> None:
@@ -293,6 +319,7 @@ def test_long_lists_that_are_out_of_the_ordinary(data: str, count: int) -> None:
     [
         f"[{ONES}", f"[{ONES}]]", f"[[{ONES}]", f"[{ONES},]", f"[,{ONES}]", f"[{ONES},,1]", f"[{ONES} 1,1]",
         f"[[1,]{ONES}]", f"[[1][,{ONES},1]]", f"[[1][,1],{ONES}]", f"[1Y,{ONES}_]", f"[{ONES},true]",
+        f"[{ONES},1{' ' * 140_000}1]",
         f"[{ONES},null]", f"[[1{ONES}], 1[ ], 1]", f"[{ONES},1,1,1]",
     ],
 )  # fmt: skip
