@@ -313,6 +313,35 @@ def examples(folder: Path) -> Path:
 
 
 @recipe
+def judged_examples(folder: Path) -> Path:
+    """inputs [N] string, serialised tf.train.Examples with n float32 and word string -> `classify`: classes and scores
+    [N,2]; `scores`: scores [N,2]; `regress`: outputs [N,1].
+    """
+    tf = tensorflow()
+    module = tf.Module()
+    spec = [tf.TensorSpec([None], tf.string, name="inputs")]
+    features = {"n": tf.io.FixedLenFeature([], tf.float32), "word": tf.io.FixedLenFeature([], tf.string, "no")}
+
+    def scores(inputs: Any) -> dict[str, Any]:
+        n = tf.io.parse_example(inputs, features)["n"]
+        return {"scores": tf.stack([-n, n], axis=1)}
+
+    def classify(inputs: Any) -> dict[str, Any]:
+        word = tf.io.parse_example(inputs, features)["word"]
+        return {**scores(inputs), "classes": tf.stack([tf.strings.join(["not ", word]), word], axis=1)}
+
+    def regress(inputs: Any) -> dict[str, Any]:
+        return {"outputs": scores(inputs)["scores"][:, 1:] * 2}
+
+    signatures = {}
+    for name, call in (("classify", classify), ("scores", scores), ("regress", regress)):
+        signatures[name] = tf.function(call, input_signature=spec)
+        setattr(module, name, signatures[name])
+    tf.saved_model.save(module, str(folder), signatures=signatures)
+    return folder
+
+
+@recipe
 def old_examples(folder: Path) -> Path:
     """A TensorFlow 1 graph that parses examples: examples [N] string -> twice [N]."""
     tf = tensorflow()
