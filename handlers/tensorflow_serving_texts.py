@@ -23,9 +23,10 @@ DATA_TYPES = {"float16": "half", "float32": "float", "float64": "double"}  # the
 
 
 def encode_error(problem: Problem) -> Encoded:
-    """{"error": "..."} with the problem's status."""
+    """{"error": "..."} with the problem's status; 422, which TensorFlow Serving does not have, becomes 400."""
     body = orjson.dumps({"error": problem.detail}, option=orjson.OPT_INDENT_2).replace(b"\n  ", b"\n    ", 1)
-    return Encoded(problem.status, [("Content-Type", CONTENT_TYPE), *retry_after(problem)], body)
+    status = 400 if problem.status == 422 else problem.status
+    return Encoded(status, [("Content-Type", CONTENT_TYPE), *retry_after(problem)], body)
 
 
 def invalid(detail: str) -> Problem:

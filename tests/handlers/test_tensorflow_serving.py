@@ -357,6 +357,7 @@ def test_errors():
     got = encode_error(Problem(503, 'full "queue"', retry_after=1))
     assert got.body == b'{\n    "error": "full \\"queue\\""\n}'
     assert dict(got.headers) == {"Content-Type": "application/json", "Retry-After": "1"}
+    assert encode_error(Problem(422, "values that the model refuses")).status == 400
 
 
 def test_large_bodies_come_back():
