@@ -206,7 +206,8 @@ def test_what_is_not_ready_is_a_503_for_all_who_look_at_the_status_only(profile)
 
 @pytest.mark.parametrize("profile", ALL)
 def test_figures_are_where_prometheus_looks(profile):
-    assert b"rowserve_rows_total" in asked(profile, "GET", "/metrics").body
+    for path in ("/metrics", "/monitoring/prometheus/metrics"):
+        assert b"rowserve_rows_total" in asked(profile, "GET", path).body
 
 
 @pytest.mark.parametrize("profile", ALL)
