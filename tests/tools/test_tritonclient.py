@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+import tritonclient.grpc as triton_grpc
+import tritonclient.grpc.aio as triton_grpc_aio
 import tritonclient.http as triton
 import tritonclient.http.aio as triton_aio
 from tritonclient.utils import InferenceServerException
@@ -15,24 +17,45 @@ from tritonclient.utils import InferenceServerException
 from rowserve.graphs.signature import numpy_dtype
 from rowserve.handlers.open_inference_datatypes import NAMES
 from tests.model_recipes import RECIPES
-from tests.tools.processes import REAL, server
+from tests.tools.digits_server import digits_server
 
 DTYPES = sorted(set(NAMES) - {"string"})
-MODELS = [*(f"identity_{dtype}" for dtype in (*DTYPES, "string")), "several_inputs", "two_outputs", "fussy"]
+MODELS = [
+    *(f"identity_{dtype}" for dtype in (*DTYPES, "string")),
+    "several_inputs",
+    "two_outputs",
+    "fussy",
+    "static_input",
+    "no_row_input",
+    "mean_of_batch",
+    "fixed_eight",
+]
 LABELS = "ant\nbee\ncow\n"
 
 
 @pytest.fixture(scope="module")
-def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """HOST:PORT of a server of all MODELS."""
+def doors(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[str]]:
+    """A server of all MODELS: HOST:PORT of HTTP, and of gRPC."""
     home = tmp_path_factory.mktemp("triton")
     for name in MODELS:
         RECIPES[name](home / "models" / name / "1")
     extra = home / "models" / "two_outputs" / "1" / "assets.extra"
     extra.mkdir()
     (extra / "labels.txt").write_text(LABELS, encoding="utf-8")
-    with server("--models", str(home / "models"), "--cache", str(home / "cache"), program=REAL) as url:
-        yield url.removeprefix("http://")
+    with digits_server(home / "models", "native", grpc=True) as (url, lane):
+        yield [url.removeprefix("http://"), lane]
+
+
+@pytest.fixture
+def address(doors: list[str]) -> str:
+    return doors[0]
+
+
+@pytest.fixture
+def remote(doors: list[str]) -> Iterator[Any]:
+    made = triton_grpc.InferenceServerClient(doors[1])
+    yield made
+    made.close()
 
 
 @pytest.fixture
@@ -120,6 +143,24 @@ def test_several_inputs_mixed_and_several_outputs(client):
     assert result.get_response()["id"] == "some id"
     assert result.as_numpy("total").tolist() == [13, 32]
     assert result.as_numpy("said").tolist() == [b"x:10", b"y:20"]
+
+
+def test_signatures_that_are_not_all_rows(client):
+    x = np.ones((2, 3), np.float32)
+    warm = given("temperature", np.array(2, np.float32))
+    assert client.infer("static_input", [given("x", x), warm]).as_numpy("p").shape == (2, 3)
+    start, stop = given("start", np.array(3, np.int32)), given("stop", np.array(6, np.int32))
+    assert client.infer("no_row_input", [start, stop]).as_numpy("numbers").tolist() == [3, 4, 5]
+    config = client.get_model_config("no_row_input")
+    assert (config["max_batch_size"], config["input"][0]["dims"]) == (0, [])
+    result = client.infer("mean_of_batch", [given("x", np.arange(8, dtype=np.float32).reshape(2, 4))])
+    assert result.as_numpy("mean").tolist() == [2, 3, 4, 5]
+    assert result.as_numpy("y").shape == (2, 4)
+    for rows in (1, 8, 11):
+        assert client.infer("fixed_eight", [given("x", np.ones((rows, 4), np.float32))]).as_numpy("y").shape == (
+            rows,
+            3,
+        )
 
 
 @pytest.mark.parametrize("binary", [True, False])
@@ -291,5 +332,112 @@ def test_the_asyncio_client(address):
                 assert result.as_numpy("scores").shape == (500, 3)
             with pytest.raises(InferenceServerException, match="unknown model"):
                 await client.infer("nothing", [given("x", x, triton_aio)])
+
+    asyncio.run(talk())
+
+
+# gRPC
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_grpc_every_dtype(remote, dtype):
+    x = values(dtype)
+    result = remote.infer(f"identity_{dtype}", [given("x", x, triton_grpc)], request_id="7")
+    y = result.as_numpy("y")
+    assert (y.dtype, y.shape, y.tobytes()) == (x.dtype, x.shape, x.tobytes())
+    assert (result.get_response().id, result.get_response().model_version) == ("7", "1")
+
+
+def test_grpc_strings_several_tensors_and_no_rows(remote):
+    x = np.array([[b"\0\xff", b""], [b"a" * 1000, "ä".encode()]], dtype=object)
+    assert remote.infer("identity_string", [given("x", x, triton_grpc)]).as_numpy("y").tolist() == x.tolist()
+    a, b, c = np.ones((2, 3), np.float32), np.array([10, 20]), np.array([b"x", b"y"], object)
+    inputs = [given(name, array, triton_grpc) for name, array in (("c", c), ("a", a), ("b", b))]
+    result = remote.infer("several_inputs", inputs, outputs=[wanted(name, triton_grpc) for name in ("total", "said")])
+    assert result.as_numpy("total").tolist() == [13, 23]
+    assert result.as_numpy("said").tolist() == [b"x:10", b"y:20"]
+    none = given("x", np.empty((0, 4), np.float32), triton_grpc)
+    assert remote.infer("two_outputs", [none]).as_numpy("scores").shape == (0, 3)
+
+
+@pytest.mark.parametrize("coding", ["gzip", "deflate"])
+def test_grpc_best_classes_and_compression(remote, coding):
+    x = np.eye(1, 4, dtype=np.float32)
+    outputs = [wanted("scores", triton_grpc, class_count=1)]
+    given_x = [given("x", x, triton_grpc)]
+    (text,) = remote.infer("two_outputs", given_x, outputs=outputs, compression_algorithm=coding).as_numpy("scores")[0]
+    best = int(remote.infer("two_outputs", given_x).as_numpy("best")[0])
+    assert text.decode().split(":")[1:] == [str(best), LABELS.split()[best]]
+
+
+def test_grpc_rows_are_those_of_http(client, remote):
+    x = np.array([[141.0, 1], [142, 2]])
+    client.infer("identity_float64", [given("x", x)])
+    before = remote.get_inference_statistics("identity_float64").model_stats[0]
+    remote.infer("identity_float64", [given("x", x, triton_grpc)], priority=2, timeout=10_000_000)
+    after = remote.get_inference_statistics("identity_float64").model_stats[0]
+    assert after.inference_stats.cache_hit.count - before.inference_stats.cache_hit.count == 2
+    assert after.inference_count == before.inference_count
+    assert after.inference_stats.compute_infer.ns > 0
+    assert len(remote.get_inference_statistics().model_stats) == len(MODELS)
+
+
+def test_grpc_the_server_and_its_models(client, remote):
+    assert remote.is_server_live()
+    assert remote.is_server_ready()
+    assert remote.is_model_ready("two_outputs", "1")
+    assert remote.get_server_metadata(as_json=True) == client.get_server_metadata()
+    told, same = remote.get_model_metadata("several_inputs", as_json=True), client.get_model_metadata("several_inputs")
+    assert [each["name"] for each in told["inputs"]] == [each["name"] for each in same["inputs"]]
+    assert told["inputs"][0]["shape"] == ["-1", "3"]
+    config, plain = remote.get_model_config("two_outputs").config, client.get_model_config("two_outputs")
+    assert config.max_batch_size == plain["max_batch_size"]
+    assert list(config.input[0].dims) == plain["input"][0]["dims"]
+    assert config.dynamic_batching.preferred_batch_size == plain["dynamic_batching"]["preferred_batch_size"]
+    assert config.response_cache.enable
+    index = remote.get_model_repository_index().models
+    assert [entry.name for entry in index] == [entry["name"] for entry in client.get_model_repository_index()]
+    assert {entry.state for entry in index} == {"READY"}
+
+
+def test_grpc_what_is_wrong_is_an_exception_with_its_code(remote):
+    x = np.zeros((1, 4), np.float32)
+    cases = [
+        ("nothing", x, [], "NOT_FOUND", "Request for unknown model: 'nothing' is not found"),
+        ("fussy", x[:, :3], [], "INVALID_ARGUMENT", "unexpected shape for input 'x' for model 'fussy'"),
+        ("fussy", x.astype(np.float64), [], "INVALID_ARGUMENT", "unexpected data-type for input 'x'"),
+        ("fussy", x, ["q"], "INVALID_ARGUMENT", "unexpected inference output 'q' for model 'fussy'"),
+        ("fussy", x + 2000, [], "INVALID_ARGUMENT", "a value above 1000"),
+        ("two_outputs", np.zeros((1, 20 << 20), np.float32), [], "RESOURCE_EXHAUSTED", "larger than max"),
+    ]
+    for model, array, outputs, code, told in cases:
+        inputs, names = [given("x", array, triton_grpc)], [wanted(name, triton_grpc) for name in outputs]
+        error = fails(lambda m=model, i=inputs, o=names: remote.infer(m, i, outputs=o))
+        assert error.status() == f"StatusCode.{code}"
+        assert told in error.message()
+    error = fails(lambda: remote.infer("fussy", [given("x", x, triton_grpc)], model_version="7"))
+    assert error.message() == "Request for unknown model: 'fussy' version 7 is not found"
+
+
+def test_grpc_what_is_not_supported_is_said(remote):
+    for call in (
+        lambda: remote.load_model("fussy"),
+        lambda: remote.unload_model("fussy"),
+        remote.get_system_shared_memory_status,
+        remote.get_cuda_shared_memory_status,
+        remote.get_trace_settings,
+        remote.get_log_settings,
+    ):
+        error = fails(call)
+        assert error.status() == "StatusCode.UNIMPLEMENTED"
+        assert "is not supported" in error.message()
+
+
+def test_the_grpc_asyncio_client(doors):
+    async def talk() -> None:
+        async with triton_grpc_aio.InferenceServerClient(doors[1]) as client:
+            x = values("float16")
+            result = await client.infer("identity_float16", [given("x", x, triton_grpc_aio)])
+            assert result.as_numpy("y").tobytes() == x.tobytes()
 
     asyncio.run(talk())
