@@ -60,6 +60,7 @@ KINDS = dict.fromkeys((7, 10, 11, 13, 16, 17), VARINT) | {5: FIXED32, 9: FIXED32
 HALVES = ("float16", "bfloat16")
 MOST_DIMENSIONS = 32
 MOST_ELEMENTS = 1 << 56
+PLAIN = {np.dtype(name) for name in ("float32", "float64", "complex64", "complex128")}  # packed, they are their bytes
 ELEMENT = 8  # bytes of a string's place in an array
 
 
@@ -165,7 +166,7 @@ def from_values(
 ) -> Array:
     """A tensor of typed values; where they are fewer than its elements, the last (or 0) stands for the rest."""
     data = whole(pieces)
-    if dtype.kind in "fc" and name not in HALVES:
+    if dtype in PLAIN:
         there, odd = divmod(len(data), dtype.itemsize)
         if odd:
             raise TensorProtoFault(f"{len(data):,} bytes are no whole values of {name}")
@@ -176,7 +177,7 @@ def from_values(
     budget.take((count - there) * dtype.itemsize)
     if name in HALVES:
         values = unpacked(data, np.dtype(np.uint16)).view(dtype)
-    elif dtype.kind in "fc":
+    elif dtype in PLAIN:
         values = from_bytes(data, dtype, (there,))
     else:
         values = unpacked(data, dtype)
@@ -239,13 +240,15 @@ def tensor_parts(array: Array) -> list[Buffer]:
         return parts
     if not array.size:
         return [start]
-    if name in HALVES:
-        data: Buffer = packed(np.ascontiguousarray(array).view(np.uint16))
-    elif array.dtype.kind in "fc":
-        data = as_bytes(array)
-    else:
-        data = packed(array)
+    if array.dtype in PLAIN:
+        return [*plain_parts(name, array.shape, array.nbytes), as_bytes(array)]
+    data = packed(np.ascontiguousarray(array).view(np.uint16) if name in HALVES else array)
     return [start, head(values, len(data)), data]
+
+
+def plain_parts(name: str, shape: tuple[int, ...], size: int) -> list[Buffer]:
+    """What stands before the bytes of a tensor of a PLAIN dtype."""
+    return [tensor_head(name, shape), head(NUMBERS[name][1], size)]
 
 
 @lru_cache(maxsize=1024)

@@ -6,17 +6,21 @@ and nothing grows with a claim.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
+from typing import Any
 
-from rowserve.graphs.rows import Array, Buffer
+import numpy as np
+
+from rowserve.graphs.rows import Array, Buffer, as_bytes
 from rowserve.graphs.signature import DEFAULT_SIGNATURE, Signature
 from rowserve.handlers.grpc_status import GrpcProblem
 from rowserve.handlers.items import Answer, ModelFace, Options, Question
 from rowserve.handlers.problem import Problem
 from rowserve.handlers.proto_wire import LENGTH, VARINT, WireFault, fields, head, number, signed, text, whole
-from rowserve.handlers.tensor_protos import Budget, TensorProtoFault, read_tensor, tensor_parts
+from rowserve.handlers.tensor_protos import PLAIN, Budget, TensorProtoFault, plain_parts, read_tensor, tensor_parts
 from rowserve.handlers.tensorflow_serving_texts import invalid
 from rowserve.handlers.tensors import rows_of, tensors_of
 
@@ -182,12 +186,27 @@ def encode_predict(face: ModelFace, signature: Signature, names: tuple[str, ...]
     """A PredictResponse. Raises the first bad row's Problem."""
     parts: list[Buffer] = []
     for name, array in tensors_of(answer, names).items():
+        if array.size and array.dtype in PLAIN:
+            parts += (plain_head(name, array.dtype, array.shape), as_bytes(array))
+            continue
         tensor = tensor_parts(array)
-        value = head(VALUE, sum(map(len, tensor)))
-        key = entry_key(name)
-        parts += (head(OUTPUTS, len(key) + len(value) + sum(map(len, tensor))), key, value, *tensor)
+        parts += (output_head(name, sum(map(len, tensor))), *tensor)
     parts.append(spec_field(face.name, face.version, signature.name))
     return b"".join(parts)
+
+
+@lru_cache(maxsize=1024)
+def plain_head(name: str, dtype: np.dtype[Any], shape: tuple[int, ...]) -> bytes:
+    """All that stands before the bytes of an output: the same for every answer of so many rows."""
+    size = math.prod(shape) * dtype.itemsize
+    start = b"".join(plain_parts(dtype.name, shape, size))
+    return output_head(name, len(start) + size) + start
+
+
+def output_head(name: str, size: int) -> bytes:
+    """What stands before an output's TensorProto of so many bytes."""
+    key, value = entry_key(name), head(VALUE, size)
+    return head(OUTPUTS, len(key) + len(value) + size) + key + value
 
 
 @lru_cache(maxsize=1024)

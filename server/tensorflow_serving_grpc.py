@@ -6,6 +6,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from rowserve.handlers.http_headers import request_options
+from rowserve.handlers.predict_plan import PredictPlan, plan_of
 from rowserve.handlers.problem import Problem
 from rowserve.handlers.tensorflow_messages import ClassificationResponse, InferenceResult, RegressionResponse
 from rowserve.handlers.tensorflow_serving_grpc import PROTOCOL, predict_question, read_predict
@@ -34,14 +35,19 @@ if TYPE_CHECKING:
 
 PREDICTION = "tensorflow.serving.PredictionService"
 MODEL = "tensorflow.serving.ModelService"
+MOST_PLANS = 256
 
 
 class TensorFlowServing:
-    """Both services, for the models of one server. `room` is the body limit: what a request's claims may grow to."""
+    """Both services, for the models of one server. `room` is the body limit: what a request's claims may grow to.
+
+    The layouts of the last Predicts are kept, by their size: a client's next one mostly has the same.
+    """
 
     def __init__(self, models: Models, room: int) -> None:
         self._models = models
         self._room = room
+        self._plans: dict[int, PredictPlan] = {}
 
     def services(self) -> list[Service]:
         """What the lane serves."""
@@ -57,10 +63,24 @@ class TensorFlowServing:
 
     def predict(self, message: bytes, metadata: Metadata) -> Asked:
         """Tensors in, tensors out."""
+        options = request_options(metadata, PROTOCOL)
+        plan = self._plans.get(len(message))
+        if plan is not None and plan.fits(message):
+            served = self._find(plan.spec)
+            if served.face is plan.face:
+                return Asked(served, plan.question(message, options))
         request = read_predict(message)
         served = self._find(request.spec)
-        options = request_options(metadata, PROTOCOL)
-        return Asked(served, predict_question(served.face, request, options, self._room))
+        question = predict_question(served.face, request, options, self._room)
+        self._keep(plan_of(message, request.spec, served.face, question))
+        return Asked(served, question)
+
+    def _keep(self, plan: PredictPlan | None) -> None:
+        if plan is None:
+            return
+        if len(self._plans) >= MOST_PLANS:
+            self._plans.clear()
+        self._plans[plan.size] = plan
 
     def examples(self, method: str, response: type[Message], message: bytes, metadata: Metadata) -> Asked:
         """Examples in, classes or values out."""
