@@ -177,21 +177,17 @@ class GrpcLane:
         return handle
 
     async def _ask(self, reply: Asked | Several, context: Any) -> bytes:
+        parts: list[bytes] = []
         trailers: list[tuple[str, str]] = []
-        if isinstance(reply, Several):
-            response = reply.join([await self._answer(asked, context, trailers) for asked in reply.asked])
-        else:
-            response = await self._answer(reply, context, trailers)
+        for asked in (reply,) if isinstance(reply, Asked) else reply.asked:
+            asking = Asking(self._pipeline, asked, context.time_remaining(), self._loop)
+            self._reactor.callFromThread(asking.begin)
+            try:
+                answer = await asking.answer
+            except asyncio.CancelledError:
+                self._reactor.callFromThread(asking.cancel)
+                raise
+            trailers += (("cache-status", cache_status(answer)), ("server-timing", server_timing(answer.timing)))
+            parts.append(asked.question.encode(answer))
         context.set_trailing_metadata(trailers)
-        return response
-
-    async def _answer(self, asked: Asked, context: Any, trailers: list[tuple[str, str]]) -> bytes:
-        asking = Asking(self._pipeline, asked, context.time_remaining(), self._loop)
-        self._reactor.callFromThread(asking.begin)
-        try:
-            answer = await asking.answer
-        except asyncio.CancelledError:
-            self._reactor.callFromThread(asking.cancel)
-            raise
-        trailers += (("cache-status", cache_status(answer)), ("server-timing", server_timing(answer.timing)))
-        return asked.question.encode(answer)
+        return parts[0] if isinstance(reply, Asked) else reply.join(parts)
