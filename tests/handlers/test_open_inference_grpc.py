@@ -174,6 +174,12 @@ def test_the_best_classes() -> None:
     assert arrays_of(response)["x"].tolist() == [[b"7.000000:1:dog"]]
 
 
+def test_answers_are_bytes_whatever_is_asked() -> None:
+    made = request({"x": np.ones((1, 2), np.float16)})
+    made.outputs.add(name="x").parameters["binary_data"].bool_param = False
+    assert arrays_of(answer(ask(face(("x", "float16", (2,))), made)))["x"].tolist() == [[1, 1]]
+
+
 def test_priority_and_timeout() -> None:
     made = request({"x": np.ones((1, 2), np.float32)})
     made.parameters["priority"].uint64_param = 2
