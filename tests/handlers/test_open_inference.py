@@ -6,6 +6,7 @@ import gzip
 import json
 import random
 import re
+import tracemalloc
 import zlib
 from typing import Any
 
@@ -342,6 +343,16 @@ def test_long_lists_that_are_no_json(data: str) -> None:
 def test_long_lists_that_do_not_hold_so_many_numbers(data: str, told: str) -> None:
     body = b'{"inputs":[{"name":"x","shape":[20001],"datatype":"FP32","data":%b}]}' % data.encode()
     assert told in refused(face(("x", "float32", ())), {}, body).detail
+
+
+def test_brackets_alone_take_little_memory() -> None:
+    body = b'{"inputs":[{"name":"x","shape":[1],"datatype":"FP32","data":%b}]}' % (b"[" * (4 << 20) + b"]" * (4 << 20))
+    tracemalloc.start()
+    try:
+        assert refused(face(("x", "float32", ())), {}, body).status == 400
+        assert tracemalloc.get_traced_memory()[1] < 10 * len(body)
+    finally:
+        tracemalloc.stop()
 
 
 def test_a_long_list_that_is_no_inputs_is_left_where_it_is() -> None:
