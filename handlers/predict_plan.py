@@ -52,7 +52,12 @@ class PredictPlan:
 
     def fits(self, message: bytes) -> bool:
         """Whether a message is laid out so."""
-        return len(message) == self.size and all(message.startswith(piece, at) for at, piece in self.around)
+        if len(message) != self.size:
+            return False
+        for at, piece in self.around:  # noqa: SIM110  (twice as fast as all())
+            if not message.startswith(piece, at):
+                return False
+        return True
 
     def question(self, message: bytes, options: Options) -> Question[bytes]:
         """The rows of a message that fits."""

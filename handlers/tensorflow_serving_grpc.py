@@ -184,15 +184,30 @@ def braces(names: Iterable[str]) -> str:
 
 def encode_predict(face: ModelFace, signature: Signature, names: tuple[str, ...] | None, answer: Answer) -> bytes:
     """A PredictResponse. Raises the first bad row's Problem."""
-    parts: list[Buffer] = []
-    for name, array in tensors_of(answer, names).items():
-        if array.size and array.dtype in PLAIN:
-            parts += (plain_head(name, array.dtype, array.shape), as_bytes(array))
-            continue
-        tensor = tensor_parts(array)
-        parts += (output_head(name, sum(map(len, tensor))), *tensor)
-    parts.append(spec_field(face.name, face.version, signature.name))
-    return b"".join(parts)
+    outputs = plain_rows(signature, answer)
+    if not outputs:
+        named = tensors_of(answer, names)
+        outputs = [part for name, array in named.items() for part in output_parts(name, array)]
+    return b"".join((*outputs, spec_field(face.name, face.version, signature.name)))
+
+
+def plain_rows(signature: Signature, answer: Answer) -> list[Buffer]:
+    """The only output, where the packed rows are its very bytes; else nothing."""
+    rows = [row for row in answer.packed if row is not None]
+    if len(signature.outputs) != 1 or answer.alone or answer.errors or not rows:
+        return []
+    spec = signature.outputs[0]
+    if not spec.row_bytes or spec.numpy_dtype not in PLAIN or any(len(row) != spec.row_bytes for row in rows):
+        return []
+    return [plain_head(spec.name, spec.numpy_dtype, (len(rows), *(size or 0 for size in spec.shape or ()))), *rows]
+
+
+def output_parts(name: str, array: Array) -> list[Buffer]:
+    """One output, in pieces."""
+    if array.size and array.dtype in PLAIN:
+        return [plain_head(name, array.dtype, array.shape), as_bytes(array)]
+    tensor = tensor_parts(array)
+    return [output_head(name, sum(map(len, tensor))), *tensor]
 
 
 @lru_cache(maxsize=1024)

@@ -156,6 +156,23 @@ def test_an_output_filter_chooses_the_outputs() -> None:
     assert list(response.outputs) == ["z"]
 
 
+@pytest.mark.parametrize("count", [0, 1, 3])
+def test_an_answer_of_one_output_is_its_rows(count: int) -> None:
+    question = ask(request(signature="same_float32", x=np.zeros((count, 2), np.float32)))
+    y = np.arange(2 * count, dtype=np.float32).reshape(count, 2)
+    written = question.encode(answer(question.signature, y=y))
+    response = PredictResponse.FromString(written)
+    assert response.outputs["y"] == proto(y)
+    assert response.SerializeToString() == written
+
+
+def test_a_bad_row_of_one_output_is_the_answers_error() -> None:
+    question = ask(request(signature="same_float32", x=np.zeros((2, 2), np.float32)))
+    failed = answer(question.signature, y=np.zeros((2, 2)))
+    failed.packed[0], failed.errors[0] = None, Problem(504, "late")
+    assert refused(lambda: question.encode(failed)) == ("DEADLINE_EXCEEDED", "late")
+
+
 def test_the_first_bad_row_is_the_answers_error() -> None:
     question = ask(request(x=np.zeros((2, 2), np.float32)))
     failed = answer(question.signature, y=[[1, 2], [3, 4]], z=[b"", b""])
