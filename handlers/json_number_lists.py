@@ -15,7 +15,7 @@ import numpy as np
 
 from rowserve.graphs.rows import Array, Buffer
 from rowserve.handlers.json_numbers import BLANK, FLOATS, NUMBER, narrowed, parsed
-from rowserve.handlers.json_pieces import CLOSE, COMMA, OPEN, PIECE, Turns
+from rowserve.handlers.json_pieces import CLOSE, COMMA, OPEN, PIECE, Turns, finite
 
 DIMENSIONS = 64  # that an array of numpy can have
 MARKS = b"[],"
@@ -65,7 +65,7 @@ def piece_numbers(text: bytes, dtype: np.dtype[Any], nan: bool) -> Array | None:
     if numbers is not None or not nan or dtype.name not in FLOATS or not (b"N" in text or b"I" in text):
         return numbers
     try:
-        values = json.loads(text)
+        values = json.loads(text, parse_float=finite)
         for _ in range(DIMENSIONS):
             values = list(itertools.chain.from_iterable(v if isinstance(v, list) else (v,) for v in values))
             if not any(isinstance(value, list) for value in values):

@@ -75,7 +75,7 @@ def parsed(text: bytes, dtype: np.dtype[Any]) -> Array | None:
             buffer = simdjson.Parser().parse(text).as_buffer(of_type=kind)  # type: ignore[union-attr]
         else:
             buffer = thread_parser().parse(text).as_buffer(of_type=kind)
-    except (ValueError, TypeError, RuntimeError, MemoryError):
+    except (AttributeError, ValueError, TypeError, RuntimeError, MemoryError):  # AttributeError: it is no list
         return None
     return narrowed(np.frombuffer(buffer, np.float64 if kind == "d" else np.uint64 if kind == "u" else np.int64), dtype)
 

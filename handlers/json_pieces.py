@@ -8,6 +8,7 @@ list that is longer stays text (`LongList`), and is read again piece by piece by
 from __future__ import annotations
 
 import json
+import math
 import re
 import time
 from collections.abc import Iterator
@@ -68,8 +69,8 @@ class NotJson(Problem):
 class LongList:
     """A list of at least one element, still text: `text[start:stop]`, its brackets and what is between them.
 
-    `cuts` are commas between elements, in every piece of the text the first and the last. Only the brackets have been
-    looked at: reading it may raise NotJson.
+    `cuts` are some of the commas between its elements: where they are more than a piece apart, there is one element
+    between them. Only the brackets have been looked at: reading it may raise NotJson.
     """
 
     text: Buffer
@@ -228,7 +229,10 @@ def scan(text: Buffer, start: int) -> tuple[int, tuple[int, ...]]:
             raise NotJson("nested too deeply", at)
         between = np.flatnonzero(separators & (depths == 1))
         if len(between):
-            cuts += dict.fromkeys((at + int(between[0]), at + int(between[-1])))
+            first, last = at + int(between[0]), at + int(between[-1])
+            if first < last and last - (cuts[-1] if cuts else start) > PIECE:
+                cuts.append(first)
+            cuts.append(last)
         if len(ends):
             return at + int(ends[0]) + 1, tuple(cuts)
         depth = int(depths[-1])
@@ -256,13 +260,21 @@ def loads(text: bytes, offset: int) -> Any:
     except orjson.JSONDecodeError:
         pass
     try:
-        return json.loads(text.decode())
+        return json.loads(text.decode(), parse_float=finite)
     except json.JSONDecodeError as error:
         raise NotJson(error.msg, offset + error.pos) from None
     except UnicodeDecodeError as error:
         raise NotJson("invalid UTF-8", offset + error.start) from None
-    except (RecursionError, ValueError):  # ValueError: a number of 5,000 digits
-        raise NotJson("nested too deeply, or a number too long", offset) from None
+    except (RecursionError, ValueError):  # ValueError: a number of 5,000 digits, or beyond all doubles
+        raise NotJson("nested too deeply, or a number too large", offset) from None
+
+
+def finite(text: str) -> float:
+    """A number of a text in which there may be infinity, but by its name only. Raises ValueError."""
+    value = float(text)
+    if math.isinf(value):
+        raise ValueError("a number too large")
+    return value
 
 
 def byte_at(text: Buffer, at: int) -> int:

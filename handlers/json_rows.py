@@ -14,7 +14,7 @@ import numpy as np
 from rowserve.graphs.rows import Array, Rows
 from rowserve.graphs.signature import Signature
 from rowserve.handlers.items import plain_names
-from rowserve.handlers.json_pieces import LongList, pieces_of
+from rowserve.handlers.json_pieces import LongList
 from rowserve.handlers.json_tensors import array_of, long_numbers
 from rowserve.handlers.json_values import JsonFault, is_b64, kind_of, tensor
 
@@ -31,19 +31,6 @@ def row_of(signature: Signature, value: Any, path: str, *, nan: bool = False) ->
         else:
             static[spec.name] = array
     return Rows(arrays, 1, static)
-
-
-def rows_of(signature: Signature, values: list[Any] | LongList, path: str, *, nan: bool = False) -> list[Rows]:
-    """Rows in order, together where shapes and static inputs are equal. Raises the first JsonFault, or NotJson."""
-    numbers = number_rows_of(signature, values, nan)
-    if numbers is not None:
-        return [numbers]
-    rows: list[Rows] = []
-    for first, piece in pieces_of(values):
-        alike = same_shape_rows(signature, piece, nan)
-        each = (row_of(signature, value, f"{path}[{i}]", nan=nan) for i, value in enumerate(piece, first))
-        rows += merged(each) if alike is None else [alike]
-    return merged(rows)
 
 
 def number_rows_of(signature: Signature, values: list[Any] | LongList, nan: bool) -> Rows | None:

@@ -21,7 +21,7 @@ from rowserve.graphs.rows import Array, Buffer
 from rowserve.graphs.signature import STRING, numpy_dtype
 from rowserve.handlers.json_excerpt import show
 from rowserve.handlers.json_numbers import COUNTABLE, FLOATS, narrowed
-from rowserve.handlers.json_pieces import LongList
+from rowserve.handlers.json_pieces import LongList, finite
 from rowserve.handlers.problem import Problem
 
 Shape = tuple[int | None, ...] | None
@@ -47,11 +47,11 @@ def read_json(text: Buffer) -> Any:
     except orjson.JSONDecodeError as error:
         strict = error
     try:
-        return json.loads(bytes(text).decode())
+        return json.loads(bytes(text).decode(), parse_float=finite)
     except (
         ValueError,
         RecursionError,
-    ):  # ValueError: a fault of syntax, of UTF-8, or a number of 5,000 digits
+    ):  # ValueError: a fault of syntax, of UTF-8, or a number of 5,000 digits or beyond all doubles
         raise Problem(400, f"not JSON: {strict}", title=TITLE) from None
 
 
