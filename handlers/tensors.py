@@ -12,6 +12,9 @@ from rowserve.graphs.signature import STRING, Signature, TensorSpec
 from rowserve.handlers.items import Answer, plain_names
 from rowserve.handlers.problem import Problem
 
+# A shape of [10**12, 0] costs a client nothing: what bounds all other rows, their bytes, does not bound these.
+EMPTY_ROWS = 1024
+
 
 class TensorFault(Problem):
     """400: tensor `name` does not fit; `kind` is unknown, missing, dtype, shape or rows."""
@@ -40,6 +43,9 @@ def rows_of(signature: Signature, tensors: Mapping[str, Array]) -> Rows:
     if len(set(counts.values())) > 1:
         told = ", ".join(f"{name} {count}" for name, count in counts.items())
         raise TensorFault("rows", next(iter(counts)), f"the inputs have different numbers of rows: {told}")
+    for name, count in counts.items():
+        if count > EMPTY_ROWS and not any(array.size for array in arrays.values()):
+            raise TensorFault("rows", name, f"{count:,} rows without an element; at most {EMPTY_ROWS:,} are taken")
     return Rows(arrays, next(iter(counts.values()), 1), static)
 
 

@@ -35,6 +35,13 @@ def test_no_rows_are_rows():
     assert rows_of(SIGNATURE, {**GOOD, "x": GOOD["x"][:0], "words": GOOD["words"][:0]}).count == 0
 
 
+def test_rows_without_an_element_are_few():
+    free = Signature("serving_default", (TensorSpec("x", "float32", (None,)),), OUT)
+    assert rows_of(free, {"x": np.zeros((1024, 0), np.float32)}).count == 1024
+    with pytest.raises(TensorFault, match="1,000,000,000,000 rows without an element"):
+        rows_of(free, {"x": np.zeros((10**12, 0), np.float32)})
+
+
 @pytest.mark.parametrize(
     ("change", "kind", "told"),
     [
