@@ -1,7 +1,7 @@
 """The gRPC server: an asyncio loop on a thread of its own, the lane, beside the reactor.
 
 The lane reads messages and writes answers; rows are asked for on the reactor. Neither waits for the other: a question
-goes over by `callFromThread`, its answer comes back by `call_soon_threadsafe`.
+goes over by `callFromThread`, its answer comes back by `call_soon_threadsafe` (`grpc_asking`).
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from rowserve.handlers.http_headers import cache_status, server_timing
 from rowserve.handlers.problem import Problem
-from rowserve.server.grpc_asking import Asking
+from rowserve.server.grpc_asking import Asking, Way
 from rowserve.server.grpc_service import Asked, Method, Service, Several
 
 try:
@@ -25,6 +25,7 @@ except ImportError as error:
     raise ImportError("--grpc needs the package grpcio: pip install 'rowserve[grpc]'") from error
 
 if TYPE_CHECKING:
+    from rowserve.handlers.items import Answer
     from rowserve.server.metrics import Metrics
     from rowserve.server.pipeline import RowPipeline
 
@@ -54,6 +55,8 @@ class GrpcLane:
         self._reactor = reactor
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._live, name="grpc", daemon=True)
+        self._over = Way(reactor.callFromThread)
+        self._back = Way(self._wake)
         self._server: Any = None
         self._running = 0
         self._quiet = asyncio.Event()
@@ -104,6 +107,10 @@ class GrpcLane:
     def _end(self) -> None:
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(END_SECONDS)
+
+    def _wake(self, make_all: Callable[[], None]) -> None:
+        if not self._loop.is_closed():  # what runs when all calls are cut off may still bring its answer
+            self._loop.call_soon_threadsafe(make_all)
 
     def _on_lane(self, coroutine: Coroutine[Any, Any, Any]) -> Future[Any]:
         return asyncio.run_coroutine_threadsafe(coroutine, self._loop)
@@ -180,12 +187,13 @@ class GrpcLane:
         parts: list[bytes] = []
         trailers: list[tuple[str, str]] = []
         for asked in (reply,) if isinstance(reply, Asked) else reply.asked:
-            asking = Asking(self._pipeline, asked, context.time_remaining(), self._loop)
-            self._reactor.callFromThread(asking.begin)
+            landing: asyncio.Future[Answer] = self._loop.create_future()
+            asking = Asking(asked, context.time_remaining(), landing, self._over, self._back)
+            asking.begin(self._pipeline)
             try:
-                answer = await asking.answer
+                answer = await landing
             except asyncio.CancelledError:
-                self._reactor.callFromThread(asking.cancel)
+                asking.leave()
                 raise
             trailers += (("cache-status", cache_status(answer)), ("server-timing", server_timing(answer.timing)))
             parts.append(asked.question.encode(answer))
