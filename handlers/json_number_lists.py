@@ -18,7 +18,6 @@ from rowserve.handlers.json_numbers import BLANK, FLOATS, NUMBER, narrowed, pars
 from rowserve.handlers.json_pieces import CLOSE, COMMA, OPEN, PIECE, Turns, finite
 
 DIMENSIONS = 64  # that an array of numpy can have
-MARKS = b"[],"
 WORDS = b"NaNInfinity"  # their letters
 
 
@@ -27,7 +26,7 @@ def nested_numbers(text: Buffer, dtype: np.dtype[Any], *, nan: bool = False) -> 
 
     `nan` allows NaN and infinity.
     """
-    flat = np.empty(commas(text) + 1, dtype)
+    flat = np.empty(len(text) // 2 + 1, dtype)  # more than there can be: memory that is never touched costs nothing
     skipped = NUMBER + BLANK + (WORDS if nan else b"")
     structure = bytearray()
     at = filled = depth = 0
@@ -36,14 +35,17 @@ def nested_numbers(text: Buffer, dtype: np.dtype[Any], *, nan: bool = False) -> 
         turns()
         piece = bytes(text[at : at + PIECE])
         if at + len(piece) < len(text):
-            piece = piece[: piece.rfind(b",")]  # without a comma it ends within a number, and is none
+            comma = piece.rfind(b",")
+            if comma < 0:
+                return None
+            piece = piece[:comma]
         at += len(piece) + 1
         marks = piece.translate(None, skipped)
         then = depth + marks.count(b"[") - marks.count(b"]")
-        if marks.translate(None, MARKS) or not 0 <= then <= DIMENSIONS:
+        if not 0 <= then <= DIMENSIONS:
             return None
-        numbers = piece_numbers(b"[" * depth + piece + b"]" * then, dtype, nan)
-        if numbers is None or filled + len(numbers) > len(flat):
+        numbers = piece_numbers(b"".join((b"[" * depth, piece, b"]" * then)), dtype, nan)
+        if numbers is None:
             return None
         flat[filled : filled + len(numbers)] = numbers
         structure += marks + b","
@@ -53,26 +55,18 @@ def nested_numbers(text: Buffer, dtype: np.dtype[Any], *, nan: bool = False) -> 
     return None if shape is None or math.prod(shape) != filled else flat[:filled].reshape(shape)
 
 
-def commas(text: Buffer) -> int:
-    """How many there are."""
-    chunks = (np.frombuffer(text, np.uint8, min(PIECE, len(text) - at), at) for at in range(0, len(text), PIECE))
-    return sum(int(np.count_nonzero(chunk == COMMA)) for chunk in chunks)
-
-
 def piece_numbers(text: bytes, dtype: np.dtype[Any], nan: bool) -> Array | None:
     """The numbers of nested lists, flat; None where they are none of `dtype`."""
     numbers = parsed(text, dtype)
     if numbers is not None or not nan or dtype.name not in FLOATS or not (b"N" in text or b"I" in text):
         return numbers
     try:
-        values = json.loads(text, parse_float=finite)
-        for _ in range(DIMENSIONS):
+        values = [json.loads(text, parse_float=finite)]
+        while list in (kinds := set(map(type, values))):
             values = list(itertools.chain.from_iterable(v if isinstance(v, list) else (v,) for v in values))
-            if not any(isinstance(value, list) for value in values):
-                return narrowed(np.array(values, np.float64), dtype)
+        return narrowed(np.array(values, np.float64), dtype) if kinds <= {int, float} else None
     except (ValueError, RecursionError, OverflowError):
-        pass
-    return None
+        return None
 
 
 def shape_of(structure: bytes | bytearray) -> tuple[int, ...] | None:

@@ -78,7 +78,8 @@ def test_what_it_takes_the_slow_way_takes(piece: int, nan: bool):
     [
         b"", b"[", b"]", b"[]", b"[[],[]]", b"[1,]", b"[,1]", b"[1,,2]", b"[[1],[]]", b"[[1],2]", b"[1],[2]", b"[1],2",
         b"1", b" 1", b"[[1]", b"[1]]", b"[[1,2],3[,4]]", b"[[1,2],[3]4]", b"[1 2]", b"[[1],[2],[3,4]]", b'["1"]',
-        b"[null]", b"[1" + b" " * 99 + b"1]", b"[1]" + b" " * 99 + b",2",
+        b"[null]", b"[NaN,true]", b"[NaN,{}]", b'{"a": NaN}', b"NaN", b"[[NaN],[true]]",
+        b"[1" + b" " * 99 + b"1]", b"[1]" + b" " * 99 + b",2",
     ],
 )  # fmt: skip
 def test_what_is_no_regular_list_of_numbers_is_left_to_the_slow_way(piece: int, text: bytes):
@@ -92,6 +93,12 @@ def test_what_is_no_regular_list_of_numbers_is_left_to_the_slow_way(piece: int, 
 def test_numbers_of_another_dtype_are_left_to_the_slow_way(text: str, dtype: str):
     for longer in (text, f"[{'1,' * 50_000}{text[1:]}"):
         assert nested_numbers(longer.encode(), np.dtype(dtype), nan=True) is None
+
+
+def test_a_number_is_never_cut_in_two(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(json_number_lists, "PIECE", 7)
+    assert nested_numbers(b"[1844674407370955161]", np.dtype("uint64")) is None
+    assert nested_numbers(b"[1,1844674407370955161,2]", np.dtype("float64")) is None
 
 
 def test_nan_only_where_it_is_allowed():
