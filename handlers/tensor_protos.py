@@ -21,6 +21,7 @@ from rowserve.handlers.proto_wire import (
     FIXED32,
     FIXED64,
     LENGTH,
+    MOST_FIELDS,
     VARINT,
     WireFault,
     fields,
@@ -210,7 +211,7 @@ def too_many(shape: tuple[int, ...], count: int, there: int) -> TensorProtoFault
 
 def content_strings(content: memoryview, count: int) -> list[Buffer]:
     """Strings as `tensor_content` has them: the lengths of all, then all."""
-    if count > len(content):
+    if count > min(len(content), MOST_FIELDS):
         raise TensorProtoFault(f"tensor_content of {len(content):,} bytes cannot hold {count:,} strings")
     sizes, at = [], 0
     try:

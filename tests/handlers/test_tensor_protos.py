@@ -155,6 +155,7 @@ def test_a_list_and_tensor_content_are_views_of_the_message() -> None:
         tensor("float32", (1,) * 40),
         tensor("string", (3,), tensor_content=b"\x01\x01"),
         tensor("string", (2,), tensor_content=b"\x01\x02ab"),
+        tensor("string", (1 << 21,), tensor_content=b"\0" * (1 << 21)),
         tensor("string", (1,), tensor_content=b"\xff"),
         TensorProto(dtype=1, tensor_shape={"unknown_rank": True}),
         b"\x08",
