@@ -16,7 +16,10 @@ import click
 from benchmarks.table import Figure, as_markdown, machine
 
 ROOT = Path(__file__).resolve().parents[1]
-NAMES = ("hits", "file_size", "lone_row", "throughput", "uploads", "stall", "infer", "memory", "serialisation")
+NAMES = (
+    *("hits", "file_size", "lone_row", "throughput", "uploads", "stall", "infer", "memory"),
+    *("serialisation", "grpc_echo"),
+)
 
 
 @click.command()
