@@ -17,7 +17,7 @@ rest: deadline, cancellation, the way to the pipeline and back, errors, metadata
 
 `message` is the request as it came (the lane has held it to the body limit), `metadata` the call's, names in lower
 case. A method returns the response's bytes, or what must be asked for them; it raises Problem, which `fault` turns into
-a code and a message. It must not block. `encode` runs on the lane as well.
+a code and a message. It must not block. `encode` runs on the lane as well. `grpc_services` lists what is served.
 """
 
 from __future__ import annotations
