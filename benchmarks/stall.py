@@ -1,8 +1,10 @@
-"""How long the reactor stands still while a 64 MiB upload comes in: this server's door against Klein's own.
+"""How long the reactor stands still while a 64 MiB upload comes in: this server's door against Klein's own; and while
+60 MB of JSON are read.
 
-Both servers are programs of their own (`python -m benchmarks.stall ours|stock`) on an otherwise idle reactor that ticks
+The servers are programs of their own (`python -m benchmarks.stall ours|stock`) on an otherwise idle reactor that ticks
 each millisecond; the longest gap between two ticks is the stall. Stock is a Klein route as its manual has it, which
-lets Twisted parse the form.
+lets Twisted parse the form. The JSON is a TensorFlow Serving predict whose last number is none, so that all of it is
+read, by the fast way and by the slow one, and no row is asked for.
 """
 
 from __future__ import annotations
@@ -23,6 +25,7 @@ from benchmarks.table import Figure, emit, median_pair, number
 
 TICK = 0.001
 MIB = 1 << 20
+JSON = "application/json"
 
 
 class Ticking:
@@ -45,7 +48,10 @@ def serve(kind: str) -> None:
     """A server: prints its port; for each line on stdin prints the longest gap since the last."""
     from twisted.internet import reactor as global_reactor
 
+    from rowserve.tools.run_reactor import SWITCH_SECONDS
+
     reactor: Any = global_reactor
+    sys.setswitchinterval(SWITCH_SECONDS)  # as `rowserve serve` does
     with tempfile.TemporaryDirectory() as folder:
         site = ours(reactor, Path(folder)) if kind == "ours" else stock()
         port = reactor.listenTCP(0, site, interface="127.0.0.1")
@@ -120,14 +126,14 @@ class Uploaded:
         self._process.stdin.flush()
         return float(self._line())
 
-    def upload(self, body: bytes, content_type: str, expected: int) -> float:
+    def upload(self, body: bytes, content_type: str, expected: int, path: str = "/images/made_up") -> float:
         """Sends the body; the longest gap until it is answered."""
         client = Client(self._port)
         client.connect()
         client.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         time.sleep(0.2)
         self.stall()
-        status, answer = client.ask("POST", "/images/made_up", body, content_type)
+        status, answer = client.ask("POST", path, body, content_type)
         assert status == expected, (status, answer[:500])
         time.sleep(0.05)
         client.close()
@@ -141,7 +147,13 @@ class Uploaded:
 
 
 def figures(quick: bool) -> Iterator[Figure]:
-    """One."""
+    """The form, and the JSON."""
+    yield form_figure(quick)
+    yield json_figure(quick)
+
+
+def form_figure(quick: bool) -> Figure:
+    """A form, against stock Klein."""
     size, turns = (16, 3) if quick else (64, 9)
     body, content_type = form([os.urandom(size * MIB - 4096)])
     servers = Uploaded("ours"), Uploaded("stock")
@@ -153,7 +165,20 @@ def figures(quick: bool) -> Iterator[Figure]:
     pair = median_pair(pairs)
     what = f"longest reactor stall while a {size} MiB form comes in, against stock Klein"
     worst = number(max(ours for ours, _ in pairs) * 1e3)
-    yield Figure(what, pair.ratio, "x", 1 / 50, f"{pair.detail(1e3, 'ms')}; our worst of {turns}: {worst} ms")
+    return Figure(what, pair.ratio, "x", 1 / 50, f"{pair.detail(1e3, 'ms')}; our worst of {turns}: {worst} ms")
+
+
+def json_figure(quick: bool) -> Figure:
+    """A predict of many small numbers."""
+    size, turns = (8, 1) if quick else (60, 5)
+    row = f"[{','.join(str(i % 256) for i in range(224 * 224 * 3))}]"
+    count = size * 1_000_000 // len(row)
+    body = f'{{"instances": [{",".join([row] * count)[:-1]}.5]}}'.encode()
+    server = Uploaded("ours")
+    stalls = sorted(server.upload(body, JSON, 400, "/v1/models/made_up:predict") for _ in range(turns))
+    server.close()
+    what = f"longest reactor stall while {size} MB of TensorFlow Serving JSON are read"
+    return Figure(what, stalls[len(stalls) // 2] * 1e3, "ms", 50, f"worst of {turns}: {number(stalls[-1] * 1e3)} ms")
 
 
 if __name__ == "__main__":
