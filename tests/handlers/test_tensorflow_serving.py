@@ -322,6 +322,16 @@ def test_every_double_comes_back(values: list[float]):
     assert all(isinstance(number, float) for number in back)
 
 
+@pytest.mark.parametrize("shape", [(7,), (3, 5), (2, 3, 4), (1, 24), (24, 1), (5, 0), (0, 9), (1, 1, 30, 2)])
+def test_large_outputs_are_written_slice_by_slice(shape: tuple[int, ...], monkeypatch: pytest.MonkeyPatch):
+    array = np.arange(np.prod(shape), dtype=np.float32).reshape(shape)
+    array[array % 7 == 3] = np.inf
+    whole = write_array("y", array)
+    monkeypatch.setattr(tensorflow_serving_json, "SLICE", 6)
+    assert write_array("y", array) == whole
+    assert json.loads(whole) == array.tolist()
+
+
 def test_strings_raw_or_as_bytes():
     def objects(*elements: bytes) -> Array:
         array = np.empty(len(elements), dtype=object)
