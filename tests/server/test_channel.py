@@ -296,7 +296,7 @@ def test_a_large_answer_waits_in_the_server_only_as_one_body_and_is_written_in_p
 def test_a_last_answer_that_is_not_taken_is_aborted():
     server = Server()
     client = server.connect(room=10)
-    client.send(head("GET", "/openapi.json", Connection="close"))
+    client.send(head("GET", "/metrics", Connection="close"))
     assert not client.wire.lost
     server.wait(16)
     assert client.wire.aborted
