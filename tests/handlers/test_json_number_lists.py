@@ -19,6 +19,7 @@ from rowserve.handlers.json_number_lists import DIMENSIONS, nested_numbers, shap
 from rowserve.handlers.json_numbers import skeleton
 from rowserve.handlers.json_values import JsonFault, read_json, tensor
 from rowserve.handlers.problem import Problem
+from tests.mutations import MUTATIONS
 
 DTYPES = ["float32", "float64", "float16", "int8", "int32", "int64", "uint8", "uint64"]
 PLAIN = orjson.OPT_SERIALIZE_NUMPY
@@ -57,7 +58,7 @@ TOKENS += [b"{", b"[1,2]", b"[3,4]", b"[1,2],[3,4]", b"[]", b"184467440737095516
 def test_what_it_takes_the_slow_way_takes(piece: int, nan: bool):
     chance = random.Random(piece)
     taken = 0
-    for _ in range(10_000):
+    for _ in range(MUTATIONS):
         parts = [
             b"".join(chance.choices(TOKENS, k=chance.choice([1, 1, 1, 1, 2]))) for _ in range(chance.randint(1, 4))
         ]

@@ -20,6 +20,7 @@ from rowserve.graphs.signature import Signature, TensorSpec
 from rowserve.handlers.items import Answer, CachePolicy, Encoded, ModelFace, Outcome, Question
 from rowserve.handlers.kserve import encode_error, model_fault, read_predict
 from rowserve.handlers.problem import Problem
+from tests.mutations import MUTATIONS
 
 DEFAULT = Signature("serving_default", (TensorSpec("x", "float32", (2,)),), (TensorSpec("y", "float32", (2,)),))
 WORDS = Signature("words", (TensorSpec("word", "string", ()),), (TensorSpec("said", "string", ()),))
@@ -199,7 +200,7 @@ def mutated(body: bytes, chance: random.Random) -> bytes:
 def test_mutated_bodies_are_read_or_refused():
     chance = random.Random(11)
     refusals: Counter[int] = Counter()
-    for turn in range(10_000):
+    for turn in range(MUTATIONS):
         body, headers = VALID[turn % len(VALID)]
         try:
             question = read_predict(FACE, headers, mutated(body, chance))

@@ -24,6 +24,7 @@ from rowserve.handlers.open_inference_answer import response_coding
 from rowserve.handlers.open_inference_datatypes import DTYPES, NAMES, tensor_bytes
 from rowserve.handlers.open_inference_texts import encode_fault
 from rowserve.handlers.problem import Problem
+from tests.mutations import MUTATIONS
 
 LENGTH = "inference-header-content-length"
 
@@ -672,7 +673,7 @@ def test_ten_thousand_mutated_requests_are_read_or_refused() -> None:
     )
     plain = json.dumps({"inputs": [{**X, "data": [[1.5, -2e3]]}], "outputs": [{"name": "x"}]}).encode()
     read, seen = 0, set()
-    for turn in range(10_000):
+    for turn in range(MUTATIONS):
         one, base, about = [(model, body, headers), (PAIR, plain, {}), (PAIR, bytes(8), {LENGTH: "0"})][turn % 3]
         length = (
             {LENGTH: mutations(about[LENGTH].encode(), chance).decode("latin-1")} if turn % 7 == 1 and about else about

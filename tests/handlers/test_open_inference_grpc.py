@@ -20,6 +20,7 @@ from rowserve.handlers.open_inference_datatypes import DTYPES, NAMES, tensor_byt
 from rowserve.handlers.open_inference_grpc import infer_question, read_infer, read_names, read_only_ready
 from rowserve.handlers.open_inference_messages import MESSAGES
 from rowserve.handlers.problem import Problem
+from tests.mutations import MUTATIONS
 
 theirs: Any = service_pb2
 CONTENTS = [
@@ -293,7 +294,7 @@ def test_ten_thousand_mutated_messages_are_read_or_refused() -> None:
     typed = request({"a": np.array([[-3, 500]]), "b": np.array([[0.5]]), "c": np.array([[b"abc"]], object)}, typed=True)
     others = face(("a", "int64", (2,)), ("b", "float64", (1,)), ("c", "string", (1,)))
     read, seen = 0, set()
-    for turn in range(10_000):
+    for turn in range(MUTATIONS):
         model, made = [(three, raw), (others, typed)][turn % 2]
         body = bytearray(made.SerializeToString())
         for _ in range(chance.randint(1, 2)):

@@ -14,6 +14,7 @@ from rowserve.handlers.problem import Problem
 from rowserve.handlers.tensor_protos import NUMBERS, tensor_parts
 from rowserve.handlers.tensorflow_messages import PredictRequest, TensorProto
 from rowserve.handlers.tensorflow_serving_grpc import predict_question, read_predict
+from tests.mutations import MUTATIONS
 
 ROOM = 1 << 16
 OUTPUTS = (TensorSpec("y", "float32", (2,)),)
@@ -156,7 +157,7 @@ def test_whatever_fits_is_read_as_without_a_layout() -> None:
         message("float32", typed=True, x=np.ones((1, 3), np.float32)),
     ]
     fitted = 0
-    for _ in range(10_000):
+    for _ in range(MUTATIONS):
         first = chance.choice(whole)
         layout = plan(first)
         data = bytearray(first)

@@ -17,6 +17,7 @@ from rowserve.handlers.items import Answer, ModelFace, Outcome
 from rowserve.handlers.problem import Problem
 from rowserve.handlers.tensorflow_messages import Example
 from rowserve.handlers.tensorflow_serving_examples import ExamplesRequest, encode_results, read_examples, serialized
+from tests.mutations import MUTATIONS
 
 TEXTS = (TensorSpec("inputs", "string", ()),)
 CLASSES, SCORES = TensorSpec("classes", "string", (2,)), TensorSpec("scores", "float32", (2,))
@@ -253,7 +254,7 @@ def test_spoilt_requests_are_rows_or_problems(verb: str):
     name = b"scores" if verb == "classify" else b"value"
     seeds = [seed.replace(b"NAME", name) for seed in SEEDS]
     read_ones = 0
-    for _ in range(10_000):
+    for _ in range(MUTATIONS):
         try:
             asked = read(spoilt(chance.choice(seeds), chance), verb)
         except Problem as problem:

@@ -24,6 +24,7 @@ from rowserve.handlers.multipart import Part
 from rowserve.handlers.problem import Problem
 from rowserve.handlers.torchserve import form_part, read_prediction
 from rowserve.handlers.torchserve_texts import encode_error
+from tests.mutations import MUTATIONS
 
 NUMBERS = [
     *("uint8", "uint16", "uint32", "uint64", "int8", "int16", "int32", "int64"),
@@ -356,7 +357,7 @@ def mutated(body: bytes, chance: random.Random) -> bytes:
 def test_mutated_bodies_are_read_or_refused():
     chance = random.Random(12)
     refusals: Counter[int] = Counter()
-    for turn in range(10_000):
+    for turn in range(MUTATIONS):
         model, body, kind = VALID[turn % len(VALID)]
         try:
             assert isinstance(read(model, mutated(body, chance), kind), Question)
