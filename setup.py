@@ -30,6 +30,7 @@ GRPC = ["grpcio>=1.81.1,<2"]
 GRAPHPIPE = ["flatbuffers>=25.9,<26"]  # tensorflow brings one along as well
 TEST = [
     *GRPC,
+    "grpcio-health-checking>=1.81.1,<2",
     *GRAPHPIPE,
     "pytest>=9,<10",
     "pytest-cov>=7,<8",
