@@ -85,9 +85,14 @@ class Writer:
                 stats.dropped += len(items) - taken
                 self._lost += len(items) - taken
                 self._lost_why = self._lost_why or "no room for them"
-            if taken and (not waiting or waiting < self.limits.group_rows <= waiting + taken):
-                self._changed.notify()
+        if taken and (not waiting or waiting < self.limits.group_rows <= waiting + taken):
+            # Not at once: the thread would ask for the interpreter while these rows' answers are being handed out.
+            self._call_in_reactor(self._wake)
         return taken
+
+    def _wake(self) -> None:
+        with self._changed:
+            self._changed.notify()
 
     def forget(self, key: bytes) -> None:
         """Delete the record of `key` if it is still damaged when the turn comes."""
