@@ -56,13 +56,14 @@ class Findings:
             self.faults.append(fault)
 
 
-def demo_server(**flags: Any) -> int:
+def demo_server(listen: str | None, **flags: Any) -> int:
     """Serves in the foreground."""
     models, photos = prepared()
     from rowserve.tools.serving import serve_http
 
     first = tuple(str(photo.path) for photo in photos[:2])
-    return serve_http(models=models, model={}, photos=first, config=None, **flags)
+    where = () if listen is None else (listen,)
+    return serve_http(models=models, model={}, listen=where, photos=first, config=None, **flags)
 
 
 def demo_once() -> int:

