@@ -146,7 +146,7 @@ def examples_question(
     spec = {"name": face.name, "version": {"value": face.version}, "signature_name": signature.name}
 
     def encode(answer: Answer) -> bytes:
-        made = {"result" if response is not InferenceResult else field: result(tensors_of(answer), len(answer))}
+        made = {"result" if response is not InferenceResult else field: result(tensors_of(answer), len(examples))}
         return response(model_spec=spec, **made).SerializeToString()
 
     return Question(signature, [Rows({INPUTS: string_rows(examples)}, len(examples))], options, encode)

@@ -302,6 +302,15 @@ def test_without_labels_there_are_scores() -> None:
     assert [(c.label, c.score) for c in response.result.classifications[0].classes] == [("", 0.5), ("", 0.25)]
 
 
+def test_examples_that_ran_alone_are_all_counted() -> None:
+    question = inference(CLASSIFY, examples_message(1, 2, 3, signature="scores"), ClassificationResponse)
+    specs = (TensorSpec("scores", "float32", (None, 2), batched=False),)
+    packed = RowLayout(specs).pack({"scores": np.arange(6, dtype=np.float32).reshape(1, 3, 2)}, 1)
+    whole = Answer(RowLayout(specs), list(packed), [Outcome.BYPASSED], alone=True)
+    found = ClassificationResponse.FromString(question.encode(whole))
+    assert [[c.score for c in each.classes] for each in found.result.classifications] == [[0, 1], [2, 3], [4, 5]]
+
+
 def test_examples_are_regressed() -> None:
     question = inference(REGRESS, examples_message(1, 2, signature="value"), RegressionResponse)
     response = RegressionResponse.FromString(question.encode(answer(question.signature, outputs=[1.5, 2.5])))
