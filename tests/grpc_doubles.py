@@ -48,7 +48,8 @@ class Client:
     def __init__(self, reactor: SteppedReactor, port: int) -> None:
         self.reactor = reactor
         self.port = port
-        self.channel = grpc.insecure_channel(f"127.0.0.1:{port}")
+        # A connection of its own: else gRPC would lend it that of another client of the same port, which may be ending.
+        self.channel = grpc.insecure_channel(f"127.0.0.1:{port}", options=[("grpc.use_local_subchannel_pool", 1)])
 
     def begin(self, path: str, message: bytes = b"", **more: Any) -> Any:
         """A call that runs."""
