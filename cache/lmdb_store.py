@@ -18,7 +18,7 @@ from typing import Any
 import lmdb
 
 from rowserve.cache.errors import StoreFailed, StoreFull, UsedAfterFork
-from rowserve.cache.store import Space
+from rowserve.cache.store import Reader, Space
 
 DATA = "data.mdb"
 LOCK = "lock.mdb"
@@ -161,6 +161,8 @@ class LmdbStore:
     `read_only` opens without a lock file: only for a file system on which nobody can write.
     """
 
+    errors: tuple[type[Exception], ...] = (lmdb.Error,)
+
     def __init__(self, folder: Path, map_size: int = 0, read_only: bool = False) -> None:
         self._shared: Shared | None = acquire(folder, map_size, read_only)
         self._env = self._shared.env
@@ -169,18 +171,25 @@ class LmdbStore:
         self.read_only = read_only
         STORES.add(self)
 
-    def get_many(self, keys: Sequence[bytes]) -> list[bytes | None]:
+    def read(self) -> Reader:
         """See store.Store."""
         try:
-            with self._begin() as txn:
-                get = txn.get
-                return [get(key) for key in keys]
+            return self._begin()  # type: ignore[no-any-return]
         except lmdb.ReadersFullError:
             self.check_readers()
         except lmdb.Error as error:
             raise StoreFailed(str(error)) from error
-        with self.view() as view:
-            return [view.get(key) for key in keys]
+        with failures():
+            return self._begin()  # type: ignore[no-any-return]
+
+    def get_many(self, keys: Sequence[bytes]) -> list[bytes | None]:
+        """See store.Store."""
+        with failures():
+            txn = self.read()
+            try:
+                return [txn.get(key) for key in keys]
+            finally:
+                txn.abort()
 
     @contextmanager
     def view(self) -> Iterator[LmdbView]:

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from rowserve.cache.errors import StoreFailed, StoreFull
-from rowserve.cache.store import Space
+from rowserve.cache.store import Reader, Space
 
 PAGE = 4096
 
@@ -26,6 +26,9 @@ class MemoryView:
     def get(self, key: bytes) -> bytes | None:
         """See store.View."""
         return self._values.get(key)
+
+    def abort(self) -> None:
+        """See store.Reader."""
 
     def scan(self, start: bytes, stop: bytes, limit: int, values: bool = True) -> list[tuple[bytes, bytes]]:
         """See store.View."""
@@ -80,6 +83,8 @@ class MemoryUpdate(MemoryView):
 class MemoryStore:
     """A sorted dictionary of at most `pages` pages; `lag` is what `behind` shall say."""
 
+    errors: tuple[type[Exception], ...] = ()
+
     def __init__(self, pages: int = 4096) -> None:
         self._state = MemoryUpdate([], {}, pages)
         self._pages = pages
@@ -91,6 +96,10 @@ class MemoryStore:
         if self.closed:
             raise StoreFailed("the store is closed")
         return self._state
+
+    def read(self) -> Reader:
+        """See store.Store."""
+        return self._open()
 
     def get_many(self, keys: Sequence[bytes]) -> list[bytes | None]:
         """See store.Store."""

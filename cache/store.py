@@ -53,11 +53,26 @@ class Update(View, Protocol):
         """Pages now; `file` as of the last commit."""
 
 
+class Reader(Protocol):
+    """One short read transaction. `get` may raise one of the store's `errors`; `abort` ends it, whatever happened."""
+
+    def get(self, key: bytes) -> bytes | None:
+        """The value of `key`."""
+
+    def abort(self) -> None:
+        """It pins no pages any more."""
+
+
 class Store(Protocol):
     """An ordered file. Every method may raise StoreFailed, and nothing else."""
 
+    errors: tuple[type[Exception], ...]
+
+    def read(self) -> Reader:
+        """What a look-up reads by: the store's own transaction as it is, for nothing is called more often."""
+
     def get_many(self, keys: Sequence[bytes]) -> list[bytes | None]:
-        """The values of the keys, in one transaction. Hot."""
+        """The values of the keys, in one transaction."""
 
     def view(self) -> AbstractContextManager[View]:
         """Reads that see one state; keep it short, for it pins pages."""

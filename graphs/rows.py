@@ -26,17 +26,18 @@ Buffer = bytes | memoryview
 U32 = struct.Struct("<I")
 U64 = struct.Struct("<Q")
 SWAP = sys.byteorder != "little"
+COPIED = 8192  # bytes of an array that are copied in less time than a view of them takes to make
 
 
 class ShapesDiffer(ValueError):
     """Rows whose shapes differ cannot be stacked into one array."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # not frozen: that makes it four times as dear, and every request makes some
 class Rows:
     """`count` examples: each array [count, *row shape], native byte order, C order; strings are object arrays of bytes.
 
-    `static` holds the inputs without the batch dimension, which all these rows share.
+    `static` holds the inputs without the batch dimension, which all these rows share. Nobody changes it once made.
     """
 
     arrays: Mapping[str, Array]
@@ -97,6 +98,7 @@ class RowLayout:
         sizes = [spec.row_bytes for spec in self.specs]
         known = [size for size in sizes if size is not None]
         self.row_bytes: int | None = sum(known) if len(known) == len(sizes) else None
+        self._only = self.specs[0].name if len(self.specs) == 1 else None
 
     @cached_property
     def _fixed(self) -> list[tuple[str, np.dtype[Any], tuple[int, ...], int, int]]:
@@ -109,15 +111,16 @@ class RowLayout:
         return fields
 
     def pack(self, arrays: Mapping[str, Array], count: int) -> list[Buffer]:
-        """The packed form of each of `count` rows: views without a copy where one fixed tensor is all there is.
+        """The packed form of each of `count` rows: of a large tensor that is all there is, views without a copy.
 
         Raises ValueError for arrays that do not hold `count` rows of the specs' shapes.
         """
         size = self.row_bytes
         if size is None:
             return [self._pack_framed(arrays, index) for index in range(count)]
-        if len(self.specs) == 1:
-            view = as_bytes(arrays[self.specs[0].name])
+        if self._only is not None:
+            array = arrays[self._only]
+            view = array.tobytes() if array.nbytes <= COPIED and not SWAP else as_bytes(array)
             if len(view) != count * size:
                 raise ValueError(f"{len(view)} bytes are not {count} rows of {size}")
             if count == 1:

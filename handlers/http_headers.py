@@ -10,10 +10,9 @@ import math
 from collections.abc import Mapping
 from functools import lru_cache
 
-from rowserve.handlers.items import Answer, CachePolicy, Options, Outcome, Priority, Timing
+from rowserve.handlers.items import NO_WISH, Answer, CachePolicy, Options, Outcome, Priority, Timing
 from rowserve.handlers.problem import Problem
 
-NO_WISH = CachePolicy()
 TOLD = (Outcome.HIT, Outcome.COLLAPSED, Outcome.COMPUTED, Outcome.BYPASSED, Outcome.FAILED)
 ALL_HIT = "rowserve; hit"
 

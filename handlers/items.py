@@ -73,6 +73,9 @@ class CachePolicy:
     max_age: float | None = None
 
 
+NO_WISH = CachePolicy()
+
+
 @dataclass(frozen=True, slots=True)
 class Options:
     """How a request wants its rows answered. `timeout` is in seconds from now; None waits for ever."""
@@ -80,7 +83,7 @@ class Options:
     protocol: str = "rows"
     priority: Priority = Priority.INTERACTIVE
     timeout: float | None = None
-    cache: CachePolicy = field(default_factory=CachePolicy)
+    cache: CachePolicy = NO_WISH
 
 
 @dataclass(slots=True)
@@ -147,7 +150,8 @@ class Answer:
         return {outcome: self.outcomes.count(outcome) for outcome in Outcome}
 
 
-@dataclass(frozen=True, slots=True)
+# Not frozen, like Rows: every request makes one, and a frozen one costs three times as much.
+@dataclass(slots=True)
 class Encoded:
     """An answer on the wire, without the transport. `reason` is the reason phrase, where it is not the usual one."""
 
@@ -157,7 +161,7 @@ class Encoded:
     reason: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Question(Generic[E]):
     """A request that has been read: rows of a signature, how they are wanted, and how their answer is written.
 

@@ -55,6 +55,11 @@ class ServedSignature:
             return (self.signature.name, static)
         return (self.signature.name, static, tuple(rows.arrays[spec.name].shape[1:] for spec in self.inputs.specs))
 
+    def row_keys(self, rows: Rows) -> list[bytes]:
+        """The key of each row."""
+        generation = self._generation or self._derive(rows.static)
+        return generation.row_keys(self.inputs.pack(rows.arrays, rows.count))
+
     def generation(self, static: Mapping[str, Array]) -> Generation:
         """The cache's name space for rows with these static inputs."""
         return self._generation or self._derive(static)

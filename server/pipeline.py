@@ -17,7 +17,7 @@ from rowserve.cache.keys import Generation
 from rowserve.cache.row_cache import RowCache
 from rowserve.graphs.rows import Buffer, Rows
 from rowserve.graphs.signature import Signature
-from rowserve.handlers.items import Answer, Item, Options, Outcome, Picture, Priority, Timing
+from rowserve.handlers.items import NO_WISH, Answer, Item, Options, Outcome, Picture, Priority, Timing
 from rowserve.handlers.problem import Problem
 from rowserve.server.decoding import LARGE, UNNAMED
 from rowserve.server.metrics import Metrics
@@ -47,6 +47,7 @@ class RowPipeline:
         self.metrics = metrics
         self.defer_to_pool = defer_to_pool
         self.monotonic = time.monotonic
+        self._now = clock.seconds
         self._patient: deque[Computed] = deque()  # computed for bulk, not yet taken
         self._draining = False
         self._until_kept: list[Callable[[], None]] = []
@@ -55,15 +56,14 @@ class RowPipeline:
         self, model: ServedModel, signature: Signature, items: Sequence[Item], options: Options
     ) -> Answer | Deferred[Answer]:
         """Answers `items` in their order."""
-        began = self.clock.seconds()
+        began = self._now()
         served = model.served(signature)
-        policy = options.cache
-        keys = self._keys(served, items) if served.cached and not policy.no_store else []
+        keys = self._keys(served, items) if served.cached and not options.cache.no_store else []
         found = self.look_up(served, keys, options) if keys else []
-        if keys and all(found):  # rows without a single byte go the other way, which ends the same
-            spent = self.clock.seconds() - began
-            model.counts(options.protocol).hits(len(keys), spent)
-            return Answer(served.outputs, found, [HIT] * len(keys), {}, Timing(0.0, spent))
+        if found and all(found):  # rows without a single byte go the other way, which ends the same
+            spent = self._now() - began
+            model.counts(options.protocol).hits(len(found), spent)
+            return Answer(served.outputs, found, [HIT] * len(found), {}, Timing(0.0, spent))
         pending = PendingAnswer(self, model, served, options, began)
         try:
             return pending.start(items, keys, found)
@@ -72,12 +72,12 @@ class RowPipeline:
 
     def look_up(self, served: ServedSignature, keys: Sequence[bytes | None], options: Options) -> list[Buffer | None]:
         """The packed outputs of each key; None where they are missing, or must be computed anew."""
-        policy = options.cache
-        if policy.no_cache:
-            return [None] * len(keys)
-        max_age = served.max_age
-        if policy.max_age is not None:
-            max_age = policy.max_age if max_age is None else min(max_age, policy.max_age)
+        policy, max_age = options.cache, served.max_age
+        if policy is not NO_WISH:
+            if policy.no_cache:
+                return [None] * len(keys)
+            if policy.max_age is not None:
+                max_age = policy.max_age if max_age is None else min(max_age, policy.max_age)
         if all(keys):
             return self.cache.lookup(keys, max_age)  # type: ignore[arg-type]
         known = iter(self.cache.lookup([key for key in keys if key], max_age))
@@ -88,11 +88,13 @@ class RowPipeline:
 
         UNNAMED stands for a picture whose upload is not hashed here: all together would take the reactor too long.
         """
+        if len(items) == 1 and type(items[0]) is Rows:
+            return served.row_keys(items[0])  # type: ignore[return-value]
         keys: list[bytes | None] = []
         hashed = 0
         for item in items:
             if type(item) is Rows:
-                keys += served.generation(item.static).row_keys(served.inputs.pack(item.arrays, item.count))
+                keys += served.row_keys(item)
             elif type(item) is Picture:
                 hashed += len(item.upload)
                 keys += [UNNAMED] if hashed > LARGE else self.cache.lookup_aliases([self.alias(served, item)])

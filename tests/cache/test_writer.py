@@ -52,6 +52,11 @@ class Faulty(MemoryStore):
             raise self.reads
         return super().view()
 
+    def read(self):
+        if self.reads:
+            raise self.reads
+        return super().read()
+
     def get_many(self, keys):
         if self.reads:
             raise self.reads
