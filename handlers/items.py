@@ -193,7 +193,7 @@ class ModelFace:
     """What a handler may know of a served model version.
 
     `decoders` holds, by signature, how pictures become its rows, or the Problem (422) that says why they
-    cannot.
+    cannot. `plans` is a handler's memory of how requests are read.
     """
 
     name: str
@@ -201,6 +201,7 @@ class ModelFace:
     signatures: Mapping[str, Signature]
     labels: Labels | None = None
     decoders: Mapping[str, PictureDecoder | Problem] = field(default_factory=dict)
+    plans: dict[Any, Any] = field(default_factory=dict, repr=False, compare=False)
 
     def signature(self, name: str = "") -> Signature:
         """The signature of that name; of "", serving_default or the only one. Raises Problem 400."""

@@ -19,6 +19,7 @@ from rowserve.handlers.open_inference_datatypes import LENGTH, tensor_from
 from rowserve.handlers.open_inference_document import read_document
 from rowserve.handlers.open_inference_inputs import Blobs, read_inputs
 from rowserve.handlers.open_inference_outputs import wish
+from rowserve.handlers.open_inference_plan import plan_key, planned, remember
 from rowserve.handlers.open_inference_request import asked_options, field, read_wishes, request_id, unsigned
 from rowserve.handlers.open_inference_texts import invalid, tensor_fault
 from rowserve.handlers.tensors import TensorFault, rows_of
@@ -29,10 +30,14 @@ HEADER_LENGTH = "inference-header-content-length"
 
 def read_infer(face: ModelFace, headers: Mapping[str, str], body: Buffer) -> Question[Encoded]:
     """An inference request. Raises Problem 400, or 501 for what is not served."""
+    length = header_length(headers.get(HEADER_LENGTH), len(body))
+    key = plan_key(headers, body, length) if length else None
+    found = planned(face, key, body, length or 0)
+    if found is not None:
+        return found
     options = request_options(headers, PROTOCOL)
     coding = response_coding(headers.get("accept-encoding", ""))
     signature = face.signature()
-    length = header_length(headers.get(HEADER_LENGTH), len(body))
     if length == 0:
         tensors = raw_tensor(face, signature, memoryview(body))
         wishes = [wish(signature, face.name, spec.name, binary=True) for spec in signature.outputs]
@@ -45,7 +50,10 @@ def read_infer(face: ModelFace, headers: Mapping[str, str], body: Buffer) -> Que
     wishes = read_wishes(signature, face.name, document, all_binary)
     options = asked_options(options, unsigned(parameters, "priority"), unsigned(parameters, "timeout"))
     tensors = read_inputs(face, document, blobs)
-    return question(face, signature, tensors, options, Form(face, wishes, request_id(document), coding))
+    asked = question(face, signature, tensors, options, Form(face, wishes, request_id(document), coding))
+    if key is not None:
+        remember(face, key, document, asked, len(body) - len(text))
+    return asked
 
 
 def question(

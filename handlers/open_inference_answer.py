@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
 
@@ -29,6 +29,7 @@ CODINGS = {"gzip": 16 + zlib.MAX_WBITS, "deflate": zlib.MAX_WBITS}
 SLICE = 16384  # elements that are written in one call, which holds the interpreter for 2 ms
 SAMPLE = 4096  # bytes at a body's end, which tell what compression would make of it; floats stay nearly as they are
 WORTH = 0.8
+MOST_HEADS = 64  # answers of so many sizes are remembered
 SMALL = 1400  # bytes: what fits into one packet does not travel faster for being smaller
 
 
@@ -40,10 +41,17 @@ class Form:
     wishes: Sequence[Wish]
     id: str
     coding: str
+    # By the number of rows, where these alone decide it: the JSON of an answer, and its length as a header.
+    heads: dict[int, tuple[bytes, tuple[str, str]]] = field(default_factory=dict, repr=False, compare=False)
 
 
 def encode(form: Form, answer: Answer) -> Encoded:
     """The answer. Raises the first bad row's Problem, or Problem 400 for strings that JSON cannot hold."""
+    rows = answer.packed
+    head = form.heads.get(len(rows)) if not answer.errors else None
+    if head is not None:
+        headers = [*answer_headers(answer, BINARY), head[1]]
+        return compressed(form.coding, Encoded(200, headers, b"".join([head[0], *rows])))  # type: ignore[list-item]
     blobs: list[Buffer] = []
     outputs = []
     for wish, shape, parts in output_parts(form, answer):
@@ -59,22 +67,33 @@ def encode(form: Form, answer: Answer) -> Encoded:
     text = orjson.dumps(about)
     if not any(map(len, blobs)):  # Triton writes no length then, and its clients cope with that
         return compressed(form.coding, Encoded(200, answer_headers(answer, CONTENT_TYPE), text))
-    headers = [*answer_headers(answer, BINARY), ("Inference-Header-Content-Length", str(len(text)))]
+    length = ("Inference-Header-Content-Length", str(len(text)))
+    headers = [*answer_headers(answer, BINARY), length]
+    if sole_tensor(form, answer) and len(form.heads) < MOST_HEADS:
+        form.heads[len(rows)] = (text, length)
     return compressed(form.coding, Encoded(200, headers, b"".join([text, *blobs])))
 
 
 def output_parts(form: Form, answer: Answer) -> list[tuple[Wish, Sequence[int], Sequence[Buffer]]]:
     """Each output's shape, and its bytes in parts: those of the tensor, or its JSON in one part."""
-    only = form.wishes[0] if len(form.wishes) == 1 else None
-    one_tensor = answer.layout.row_bytes and len(answer.layout.specs) == 1 and not answer.alone and not answer.errors
-    if only is not None and only.binary and not only.classes and one_tensor:
-        packed = [row for row in answer.packed if row is not None]  # these are the tensor's very bytes
+    only = sole_tensor(form, answer)
+    if only is not None:
+        packed = [row for row in answer.packed if row is not None]
         return [(only, (len(packed), *(size or 0 for size in only.spec.shape or ())), packed)]
     arrays = given(answer, form.wishes, form.face.labels)
     return [
         (wish, array.shape, [tensor_bytes(array) if wish.binary else tensor_json(wish.spec.name, array)])
         for wish, array in zip(form.wishes, arrays, strict=True)
     ]
+
+
+def sole_tensor(form: Form, answer: Answer) -> Wish | None:
+    """The tensor that is all of the answer, as bytes of a known size a row: the packed rows are its very bytes."""
+    layout = answer.layout
+    if len(form.wishes) != 1 or len(layout.specs) != 1 or not layout.row_bytes or answer.alone or answer.errors:
+        return None
+    (only,) = form.wishes
+    return only if only.binary and not only.classes else None
 
 
 def tensor_json(name: str, array: Array) -> bytes:
