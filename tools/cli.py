@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import click
 
+from rowserve.tools.bench import bench
 from rowserve.tools.cache_admin import cache
 from rowserve.tools.demo import demo
 from rowserve.tools.infer import infer
@@ -31,7 +32,7 @@ def main() -> None:
     """
 
 
-for command in (serve, infer, warm, cache, demo):
+for command in (serve, infer, warm, cache, bench, demo):
     main.add_command(command)
 
 

@@ -1,0 +1,118 @@
+"""`rowserve bench` as a process, on a real server."""
+
+from __future__ import annotations
+
+import io
+import json
+
+import multipart
+import pytest
+from click.testing import CliRunner
+
+from rowserve.tools.bench_forms import BOUNDARY, address, upload_form
+from rowserve.tools.cli import main
+from rowserve.tools.options import Refused
+from tests.tools.processes import REAL, arithmetic_model, one_line, rows, rowserve, server
+
+
+@pytest.fixture(scope="module")
+def running(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("bench")
+    model = f"sums={arithmetic_model(folder / 'sums')}"
+    with server("--model", model, "--cache", str(folder / "cache"), "--cache-size", "64MiB") as address:
+        yield address
+
+
+def bench(running: str, *arguments: str) -> dict:
+    short = ("--seconds", "0.5", "--connections", "2", "--json")
+    done = rowserve("bench", "sums", "--server", running, *short, *arguments, program=REAL)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert found["requests"] > 0
+    assert found["errors"] == {}
+    assert found["latency_ms"]["p50"] <= found["latency_ms"]["p99"] <= found["latency_ms"]["max"]
+    return dict(found)
+
+
+@pytest.mark.parametrize("protocol", ["open-inference", "rows"])
+def test_made_up_rows_are_new(running, protocol):
+    found = bench(running, "--rows", "3", "--protocol", protocol)
+    assert found["rows"] == {"computed": 3 * found["requests"]}
+
+
+def test_repeated_rows_become_hits_again_in_the_next_run(running):
+    first = bench(running, "--repeat", "1", "--distinct", "5")
+    assert first["rows"]["computed"] <= 5
+    assert first["rows"].keys() <= {"hit", "computed", "collapsed"}
+    assert bench(running, "--zipf", "1", "--distinct", "5")["rows"].keys() == {"hit"}
+
+
+def test_rows_of_a_file_come_in_turn_at_a_rate(running, tmp_path):
+    (tmp_path / "rows.jsonl").write_bytes(rows(7, first=100_000))
+    found = bench(running, "--input", str(tmp_path / "rows.jsonl"), "--rate", "100", "--plot", str(tmp_path / "p.svg"))
+    assert found["requests"] + found["unsent"] <= 52
+    assert found["rows"].get("computed", 0) + found["rows"].get("collapsed", 0) >= 7 - found["unsent"]
+    assert (tmp_path / "p.svg").read_text().startswith("<svg")
+
+
+def test_a_model_that_is_not_there_is_told(running):
+    done = rowserve("bench", "nothing", "--server", running, program=REAL)
+    assert done.returncode == 2
+    assert "404" in one_line(done.stderr)
+
+
+def test_pictures_that_are_refused_are_told_by_status(running, tmp_path):
+    (tmp_path / "a.png").write_bytes(b"no picture")
+    done = rowserve(
+        *("bench", "sums", "--server", running, "--seconds", "0.3", "--json"),
+        *("--protocol", "images", "--input", str(tmp_path)),
+        program=REAL,
+    )
+    assert done.returncode == 1
+    assert json.loads(done.stdout)["errors"].keys() == {"422"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "word"),
+    [
+        (["--server", "https://x"], "http://HOST:PORT"),
+        (["--server", "http://127.0.0.1:1"], "is it running"),
+        (["--repeat", "0.5", "--zipf", "1", "--protocol", "rows", "--input", __file__], "one of them"),
+        (["--protocol", "images"], "--input"),
+        (["--plot", "latency.gif"], ".svg"),
+        (["--repeat", "1.5"], "--repeat"),
+        (["--rows", "0"], "--rows"),
+    ],
+)
+def test_what_cannot_be_is_refused(arguments, word):
+    done = CliRunner().invoke(main, ["bench", "m", *arguments])
+    assert done.exit_code == 2
+    assert word in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("url", "parts"),
+    [
+        ("http://127.0.0.1:8080", ("127.0.0.1", 8080, "127.0.0.1:8080")),
+        ("http://host/", ("host", 80, "host")),
+        ("http://[::1]:80", ("::1", 80, "[::1]:80")),
+        ("http://host:0", None),
+        ("http://host:99999", None),
+        ("http://host/path", None),
+        ("host:80", None),
+    ],
+)
+def test_a_servers_address(url, parts):
+    if parts:
+        assert address(url) == parts
+    else:
+        with pytest.raises(Refused):
+            address(url)
+
+
+def test_an_upload_is_a_form_with_a_file_for_each_row():
+    files = [(b"one\r\n--" + BOUNDARY[:5].encode(),), (b"",)]
+    head, _, body = upload_form("h", "m")(files).partition(b"\r\n\r\n")
+    assert f"Content-Length: {len(body)}".encode() in head
+    parts = list(multipart.MultipartParser(io.BytesIO(body), BOUNDARY, len(body)))
+    assert [part.raw for part in parts] == [b"one\r\n--" + BOUNDARY[:5].encode(), b""]
