@@ -15,6 +15,7 @@ from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamil
 from prometheus_client.registry import Collector
 
 from rowserve.handlers.items import Outcome
+from rowserve.server.request_times import RequestTimes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -25,7 +26,6 @@ CONTENT_TYPE = CONTENT_TYPE_LATEST
 BATCH_BUCKETS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
 SECONDS_BUCKETS = (0.0001, 0.0003, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30)
 ROW_LABELS = ("model", "version", "protocol")
-REQUEST_LABELS = ("route", "code")
 
 
 class RowCounts:
@@ -136,18 +136,16 @@ class Metrics:
         self.stall: StallGauge | None = None
         self._rows: dict[tuple[str, str, str], RowCounts] = {}
         self._batches: dict[tuple[str, int], BatchCounts] = {}
-        self._requests: dict[tuple[str, int | str], Histogram] = {}
+        self._requests = RequestTimes(SECONDS_BUCKETS)
         self.batch_rows = self._histogram("batch_rows", "Rows in a session call.", buckets=BATCH_BUCKETS)
         self.queue_seconds = self._histogram("queue_seconds", "Time a row waited for its session call.")
         self.graph_seconds = self._histogram("graph_seconds", "Time of a session call.")
         self.decode_seconds = self._histogram("decode_seconds", "Time of decoding a picture.")
-        self._request_seconds = self._histogram("request_seconds", "Time of a request.", labels=REQUEST_LABELS)
+        self.registry.register(self._requests)
         self.registry.register(RowCollector(self))
 
-    def _histogram(
-        self, name: str, text: str, labels: Sequence[str] = (), buckets: Sequence[float] = SECONDS_BUCKETS
-    ) -> Histogram:
-        return Histogram(f"rowserve_{name}", text, labels, buckets=buckets, registry=self.registry)
+    def _histogram(self, name: str, text: str, buckets: Sequence[float] = SECONDS_BUCKETS) -> Histogram:
+        return Histogram(f"rowserve_{name}", text, buckets=buckets, registry=self.registry)
 
     def rows(self, model: str, version: int | str, protocol: str) -> RowCounts:
         """The counts of this model version and protocol: keep the object, counting into it is cheap."""
@@ -170,10 +168,7 @@ class Metrics:
 
         `code` is HTTP's status, or the name of gRPC's.
         """
-        child = self._requests.get((route, code))
-        if child is None:
-            child = self._requests[route, code] = self._request_seconds.labels(route, str(code))
-        child.observe(seconds)
+        self._requests.add(route, code, seconds)
 
     def exposition(self) -> bytes:
         """Everything in Prometheus' text form, read in one go."""
