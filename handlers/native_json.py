@@ -15,9 +15,7 @@ from rowserve.graphs.rows import Array
 
 PLAIN = orjson.OPT_SERIALIZE_NUMPY
 LINE = orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_APPEND_NEWLINE
-AS_IS = frozenset(
-    ["bool", "uint8", "uint16", "uint32", "uint64", "int8", "int16", "int32", "int64", "float32", "float64"]
-)
+AS_IS = frozenset("?BHILQbhilqfd")  # by their characters: a dtype's name costs 5 us
 
 
 def jsonable(array: Array) -> Any:
@@ -26,7 +24,7 @@ def jsonable(array: Array) -> Any:
         return strings(array)
     if array.dtype.kind == "c":
         array = np.stack([array.real, array.imag], axis=-1)  # [real, imaginary]
-    if array.dtype.name not in AS_IS:
+    if array.dtype.char not in AS_IS:
         array = array.astype(np.float32)  # float16 and bfloat16, exactly
     if not array.ndim:
         return array[()]

@@ -133,7 +133,7 @@ def labelled(labels: Labels, scores: Array, k: int) -> list[orjson.Fragment]:
     if not best.shape[1]:
         return [orjson.Fragment(b"[]")] * len(best)
     entries, count = labels.entries, len(labels.entries)
-    numbers = orjson.dumps(jsonable(np.take_along_axis(flat, best, axis=1)), option=PLAIN)
+    numbers = orjson.dumps(jsonable(flat[np.arange(len(flat))[:, None], best]), option=PLAIN)
     rows = []
     for indices, row in zip(best.tolist(), numbers[2:-2].split(b"],["), strict=True):
         starts = [entries[i] if i < count else b'{"index":%d,"label":null,"score":' % i for i in indices]

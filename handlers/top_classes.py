@@ -20,12 +20,14 @@ def top_classes(scores: Array, k: int) -> NDArray[np.intp]:
     """
     rows, classes = scores.shape
     k = min(k, classes)
-    if scores.dtype.name not in ("float32", "float64"):
+    if scores.dtype.char not in "fd":  # a dtype's name costs 5 us
         scores = scores.astype(np.float64)  # can be negated, and NaN is told
     if not k:
         return np.empty((rows, 0), np.intp)
     if k == classes or classes <= FEW:
         return all_sorted(scores)[:, :k]
+    if rows == 1:
+        return top_of_row(scores[0], k)[None]
     line = np.arange(rows)[:, None]
     picked = np.argpartition(scores, classes - k, axis=1)[:, classes - k :]
     values = scores[line, picked]
@@ -34,6 +36,17 @@ def top_classes(scores: Array, k: int) -> NDArray[np.intp]:
     unsure = (scores >= values.min(axis=1, keepdims=True)).sum(axis=1) != k
     for row in np.flatnonzero(unsure):
         best[row] = all_sorted(scores[row : row + 1])[0, :k]
+    return best
+
+
+def top_of_row(scores: Array, k: int) -> NDArray[np.intp]:
+    """The same for `scores` [classes], in half the time."""
+    picked = np.argpartition(scores, -k)[-k:]
+    least = scores[picked].min()
+    if np.count_nonzero(scores >= least) != k:  # ties for the last place, or NaN
+        return all_sorted(scores[None])[0, :k]
+    picked.sort()
+    best: NDArray[np.intp] = picked[np.argsort(-scores[picked], kind="stable")]
     return best
 
 
