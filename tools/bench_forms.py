@@ -33,7 +33,7 @@ def address(server: str) -> tuple[str, int, str]:
     return parts.hostname, port, parts.netloc.rpartition("@")[2]
 
 
-def binary_form(host: str, path: str, inputs: Sequence[Input], rows: int) -> Form:
+def binary_form(host: str, target: str, inputs: Sequence[Input], rows: int) -> Form:
     """The Open Inference Protocol with binary tensors, asked for and given."""
     sizes = [rows * math.prod(size or 0 for size in each.shape) * each.numpy_dtype.itemsize for each in inputs]
     document = {
@@ -50,23 +50,23 @@ def binary_form(host: str, path: str, inputs: Sequence[Input], rows: int) -> For
     }
     told = orjson.dumps(document)
     headers = {"Inference-Header-Content-Length": str(len(told)), "Content-Type": "application/octet-stream"}
-    front = head(host, f"/v2/models/{path}/infer", headers, len(told) + sum(sizes)) + told
+    front = head(host, target, headers, len(told) + sum(sizes)) + told
     if rows == 1:
         return lambda pieces: b"".join((front, *pieces[0]))
     return lambda pieces: b"".join([front, *(part for column in zip(*pieces, strict=True) for part in column)])
 
 
-def json_form(host: str, path: str) -> Form:
+def json_form(host: str, target: str) -> Form:
     """Lines of JSON."""
 
     def form(pieces: Sequence[Piece]) -> bytes:
         body = b"".join([piece[0] + b"\n" for piece in pieces])
-        return head(host, f"/rows/{path}", {"Content-Type": "application/x-ndjson"}, len(body)) + body
+        return head(host, target, {"Content-Type": "application/x-ndjson"}, len(body)) + body
 
     return form
 
 
-def upload_form(host: str, path: str) -> Form:
+def upload_form(host: str, target: str) -> Form:
     """A multipart form with a file for each row."""
     part = (
         f'--{BOUNDARY}\r\nContent-Disposition: form-data; name="file"; filename="picture"\r\n'
@@ -77,7 +77,7 @@ def upload_form(host: str, path: str) -> Form:
 
     def form(pieces: Sequence[Piece]) -> bytes:
         body = b"".join([*(part + piece[0] + b"\r\n" for piece in pieces), end])
-        return head(host, f"/images/{path}", headers, len(body)) + body
+        return head(host, target, headers, len(body)) + body
 
     return form
 

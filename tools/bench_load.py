@@ -32,7 +32,7 @@ def start_daemon(run: Callable[[], None]) -> None:
 
 
 class Load:
-    """Sends `requests` for `seconds`: at `rate` a second, or (None) as fast as the answers come.
+    """Sends `requests` for `seconds`, or until they end: at `rate` a second, or (None) as fast as the answers come.
 
     `done` fires when all answers are in, or have not come in time. Latency is in seconds, from the moment a request was
     due; without a rate that is when it is sent.
@@ -142,8 +142,12 @@ class Load:
         self._reactor.callLater(RETRY_SECONDS, lambda: None if self._stopped else call())
 
     def _send(self, connection: Connection, due: float) -> None:
+        request = next(self._requests, None)
+        if request is None:
+            self.stop()
+            return
         self._waiting += 1
-        connection.send(next(self._requests), due)
+        connection.send(request, due)
 
     def _take(self) -> float:
         assert self._step is not None

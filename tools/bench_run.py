@@ -120,10 +120,10 @@ def metadata(host: str, port: int, authority: str, path: str) -> Any:
 def form_of(protocol: str, authority: str, path: str, inputs: Sequence[Input], rows: int) -> Form:
     """How a request is written."""
     if protocol == "rows":
-        return json_form(authority, path)
+        return json_form(authority, f"/rows/{path}")
     if protocol == "images":
-        return upload_form(authority, path)
-    return binary_form(authority, path, inputs, rows)
+        return upload_form(authority, f"/images/{path}")
+    return binary_form(authority, f"/v2/models/{path}/infer", inputs, rows)
 
 
 def rows_of(

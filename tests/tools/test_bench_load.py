@@ -128,6 +128,18 @@ def test_the_end_waits_for_answers_but_not_for_ever():
     assert load.faults == {"no answer": 1}
 
 
+def test_the_last_request_ends_it():
+    network = Network()
+    load = Load(network, iter([b"ask", b"ask"]), 10, None, network.seconds, lambda run: None)
+    load.begin("h", 1, 1)
+    network.advance(2)
+    for _ in range(2):
+        assert not load.done.called
+        network.connections[0].dataReceived(ANSWER)
+    assert load.done.called
+    assert (load.elapsed, load.in_time, sent(network)) == (2, 2, [2])
+
+
 def test_a_lost_connection_counts_and_is_made_again():
     load, network = loaded()
     connection = network.connections[0]
