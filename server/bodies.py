@@ -6,7 +6,7 @@ Reactor thread; each step takes at most a few milliseconds, whatever the bytes a
 from __future__ import annotations
 
 import zlib
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rowserve.handlers.multipart import MultipartLimits, MultipartReader, Part
 from rowserve.handlers.problem import Problem
@@ -16,7 +16,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from rowserve.graphs.rows import Buffer
+    from rowserve.handlers.items import Encoded, Question
+    from rowserve.server.models import ServedModel
 
+# What most sinks work through in a millisecond or two.
+STEP_BYTES = 16384
 # So much is inflated in one step: about 0.2 ms.
 INFLATE_BYTES = 65536
 # The content codings that are taken, and zlib's window bits for each.
@@ -30,6 +34,8 @@ class BodySink:
 
     # Whether the body as a whole has no limit.
     endless = False
+    # How much one call of `feed` takes.
+    piece_bytes = STEP_BYTES
 
     @property
     def full(self) -> bool:
@@ -57,6 +63,8 @@ class BodySink:
 class Discarded(BodySink):
     """Throws the body away, then does `then`."""
 
+    piece_bytes = MIB
+
     def __init__(self, then: Callable[[], None], limit: int) -> None:
         self._then = then
         self._left = limit
@@ -76,24 +84,57 @@ class Discarded(BodySink):
 class Collected(BodySink):
     """The body as one buffer of at most `limit` bytes, handed to `then`: bytes up to 1 MiB, above a memoryview."""
 
+    piece_bytes = MIB
+
     def __init__(self, then: Callable[[Buffer], None], limit: int) -> None:
         self._then = then
         self._limit = limit
+        self._size = 0
+        self._pieces: list[bytes] = []
         # Grows by moving pages, not by copying: joining 64 MiB at the end would hold the reactor for 20 ms and more.
-        self._body = bytearray()
+        self._large = bytearray()
 
     def feed(self, piece: bytes) -> bool:
         """The next bytes."""
-        if len(self._body) + len(piece) > self._limit:
-            self._body = bytearray()
+        self._size += len(piece)
+        if self._size > self._limit:
+            self._forget()
             raise too_large(self._limit)
-        self._body += piece
+        self._pieces.append(piece)
+        if self._size > MIB:
+            self._large += piece if len(self._pieces) == 1 else b"".join(self._pieces)
+            self._pieces.clear()
         return False
 
     def complete(self) -> None:
         """Hand it over."""
-        body, self._body = self._body, bytearray()
-        self._then(bytes(body) if len(body) <= MIB else memoryview(body).toreadonly())
+        pieces, large = self._pieces, self._large
+        self._forget()
+        if large:
+            self._then(memoryview(large).toreadonly())
+        else:
+            self._then(pieces[0] if len(pieces) == 1 else b"".join(pieces))
+
+    def _forget(self) -> None:
+        self._pieces, self._large = [], bytearray()
+
+
+class Asked(Collected):
+    """A body that will be read by `read` to what is asked of `served`.
+
+    Both follow from the head of the request and the models alone: they are good for every request with that head.
+    """
+
+    def __init__(
+        self,
+        then: Callable[[Buffer], None],
+        limit: int,
+        served: ServedModel,
+        read: Callable[[Buffer], Question[Any] | Encoded],
+    ) -> None:
+        super().__init__(then, limit)
+        self.served = served
+        self.read = read
 
 
 class Parts(BodySink):

@@ -4,56 +4,49 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from twisted.web import server
-from twisted.web.resource import Resource
+from twisted.internet.protocol import ServerFactory
 
 from rowserve.server.address import NATIVE
-from rowserve.server.channel import HardenedChannel
+from rowserve.server.channel import Channel
 from rowserve.server.deadlines import Deadlines
+from rowserve.server.head_memo import HeadMemo
 from rowserve.server.profiles import router
-from rowserve.server.request import ApiRequest
 
 if TYPE_CHECKING:
     from rowserve.server.site import Api
 
 
-class ApiSite(server.Site):
+class ApiSite(ServerFactory):
     """Listens for `api` with the routes of a profile. `drain` ends idle connections, and the others after their
     answers; then `idle` holds."""
 
+    noisy = False
+
     def __init__(self, api: Api, profile: str = NATIVE) -> None:
-        super().__init__(Resource(), reactor=api.clock, parsePOSTFormSubmission=False)
-        self.protocol = HardenedChannel  # type: ignore[assignment]
-        self.requestFactory = ApiRequest  # type: ignore[assignment]
-        self.timeOut = None
         self.api = api
         self.router = router(profile)
         self.clock = api.clock
         self.limits = api.limits
+        self.heads = HeadMemo(api.models)
         self.deadlines = Deadlines(api.clock)
-        self.channels: set[HardenedChannel] = set()
+        self.channels: set[Channel] = set()
         self._on_idle: list[Any] = []
+
+    def buildProtocol(self, addr: Any) -> Channel:  # noqa: N802
+        """A connection."""
+        return Channel(self)
 
     @property
     def draining(self) -> bool:
         """Whether the server stops."""
         return self.api.draining
 
-    def startFactory(self) -> None:  # noqa: N802
-        """No access log: stock's writes a line a request to the process's log."""
-
-    def stopFactory(self) -> None:  # noqa: N802
-        """Nothing was started."""
-
-    def log(self, request: Any) -> None:
-        """No access log."""
-
-    def opened(self, channel: HardenedChannel) -> None:
+    def opened(self, channel: Channel) -> None:
         """A client has connected."""
         self.channels.add(channel)
         self.deadlines.add(channel)
 
-    def closed(self, channel: HardenedChannel) -> None:
+    def closed(self, channel: Channel) -> None:
         """A client has gone."""
         self.channels.discard(channel)
         self.deadlines.discard(channel)
@@ -82,4 +75,4 @@ class ApiSite(server.Site):
     def abort(self) -> None:
         """Cut off whoever is still there."""
         for channel in list(self.channels):
-            channel.transport.abortConnection()
+            channel.abort()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -106,18 +106,32 @@ class ModelState:
     state: str = "loading"  # loading | ready | broken
     fault: str = ""
     model: ServedModel | None = None
+    changed: Callable[[], None] | None = None
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        object.__setattr__(self, name, value)
+        if self.changed is not None:
+            self.changed()
 
 
 @dataclass
 class Models:
-    """All models by name and version; the highest version of a name that is ready answers for it."""
+    """All models by name and version; the highest version of a name that is ready answers for it.
+
+    `changes` counts whatever becomes of any of them: as long as it stands still, `find` finds the same.
+    """
 
     _states: dict[str, dict[int, ModelState]] = field(default_factory=dict)
+    changes: int = 0
+
+    def _changed(self) -> None:
+        self.changes += 1
 
     def expect(self, name: str, version: int) -> ModelState:
         """Registers a version that is about to load."""
-        state = ModelState(name, version)
+        state = ModelState(name, version, changed=self._changed)
         self._states.setdefault(name, {})[version] = state
+        self._changed()
         return state
 
     def states(self) -> Iterator[ModelState]:

@@ -1,220 +1,144 @@
-"""One HTTP request: its body goes piece by piece where its route wants it, and it is answered exactly once.
-
-Reactor thread.
-"""
+"""One HTTP request, as the routes see it: what its head says, and one answer to it. Reactor thread."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from twisted.logger import Logger
 from twisted.python.failure import Failure
-from twisted.web import server
-from twisted.web.http import datetimeToString
 
-from rowserve.handlers.problem import Problem, phrase
-from rowserve.server.bodies import BodySink, Discarded
+from rowserve.handlers.problem import Problem
+from rowserve.server.bodies import Asked, BodySink, Discarded
+from rowserve.server.body_feed import BodyFeed
 from rowserve.server.faults import native_fault
+from rowserve.server.head_memo import Known
+from rowserve.server.response import Response
 from rowserve.server.target import parse_query, without_authority
-from rowserve.server.write_out import PIECE, WriteOut
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Mapping
 
     from twisted.internet.defer import Deferred
 
     from rowserve.handlers.items import Encoded
+    from rowserve.server.channel import Channel
+    from rowserve.server.request_head import RequestHead
     from rowserve.server.routing import Router
 
-STEP_BYTES = 16384
-TURN_BYTES = 4 * STEP_BYTES
 # A refused request with so little body is read to its end, so that the connection can be kept.
 SMALL_BODY = 65536
 
 
-class ApiRequest(server.Request):
-    """A request as the Api sees it.
+class ApiRequest(Response):
+    """A request, from its complete head to the end of its answer.
 
-    `begin` is called when the headers are complete; the Api then opens a sink for the body. `headers` have names in
-    lower case, and several values joined by commas. `respond` answers; after the client has gone it does nothing.
+    `headers` have names in lower case, and several values joined by commas; `length` is the body's, None where it comes
+    in chunks; `route` is the pattern that was found, for metrics, never what a client wrote.
     """
 
-    defaultContentType = None  # noqa: N815
-    channel: Any
+    __slots__ = ("_cancel", "_feed", "path", "problem_form", "query")
+    _log = Logger()
 
-    def __init__(self, channel: Any, *_: Any) -> None:
-        super().__init__(channel, parsePOSTFormSubmission=False)
-        self.api = channel.site.api
-        self.clock = channel.site.clock
-        self.limits = channel.site.limits
-        self.query: dict[str, list[str]] = {}
-        self.route = "other"  # the pattern, for metrics: never what a client wrote
-        self.endpoint = ""
-        self.arguments: dict[str, Any] = {}
-        self.length: int | None = 0
-        self.router: Router = channel.site.router
+    def __init__(self, channel: Channel, head: RequestHead) -> None:
+        super().__init__(channel, head)
         self.problem_form: Callable[[Problem], Encoded] = native_fault
-        self._began = 0.0
-        self._begun = False
-        self._sink: BodySink | None = None
-        self._pieces: list[bytes] = []
-        self._again = False
-        self._ended = False
-        self.pumping = False
-        self._turn: Any = None
+        self._feed: BodyFeed | None = None
         self._cancel: Callable[[], None] | None = None
 
-    # What the channel tells
+    # What the head says
 
-    def begin(self, method: bytes, uri: bytes, version: bytes, length: int | None) -> None:
-        """The headers are complete; the body, if any, follows."""
-        self.method, self.uri, self.clientproto, self.length = method, uri, version, length
-        self.path, _, query = without_authority(uri).partition(b"?")
-        self._began = self.clock.seconds()
-        self._begun = True
+    @property
+    def api(self) -> Any:
+        """What the routes share."""
+        return self.channel.site.api
+
+    @property
+    def router(self) -> Router:
+        """The routes of the address that was asked."""
+        return self.channel.site.router
+
+    @property
+    def method(self) -> bytes:
+        """GET and its like."""
+        return self.head.method
+
+    @property
+    def length(self) -> int | None:
+        """The body's bytes."""
+        return self.head.length
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        """All headers."""
+        return self.head.headers
+
+    def header(self, name: str) -> str:
+        """The value of a header, of several the last; "" where there is none."""
+        return self.head.header(name)
+
+    # The body
+
+    def begin(self, raw: bytes) -> None:
+        """The head is complete: finds what takes the body, or answers at once."""
+        self.path, _, query = without_authority(self.head.target).partition(b"?")
         try:
-            self.query = parse_query(query, self.limits.query_fields)
-            self._sink = self.api.admit(self)
+            self.query = parse_query(query, self.channel.limits.query_fields)
+            sink = self.api.admit(self)
         except Problem as problem:
             self._refuse(problem)
+            return
         except Exception:  # noqa: BLE001  (whatever it is, the client gets an answer)
             self.crashed(Failure())
+            return
+        self._feed = BodyFeed(self, sink)
+        if type(sink) is Asked and not self.head.expects_continue:
+            known = Known(self.head, self.route, self.problem_form, sink.served, sink.read)
+            self.channel.site.heads.keep(raw, known)
 
     def _refuse(self, problem: Problem) -> None:
-        patient = not self.expects_continue and self.length is not None and self.length <= SMALL_BODY
-        if patient:
-            self._sink = Discarded(lambda: self.respond(self.problem_form(problem)), SMALL_BODY)
+        head = self.head
+        if not head.expects_continue and head.length is not None and head.length <= SMALL_BODY:
+            sink: BodySink = Discarded(lambda: self.respond(self.problem_form(problem)), SMALL_BODY)
+            self._feed = BodyFeed(self, sink)
         else:
             self.respond(self.problem_form(problem))
 
-    @property
-    def expects_continue(self) -> bool:
-        """Whether the client waits for our word before it sends the body."""
-        return self.clientproto == b"HTTP/1.1" and self.header("expect").lower() == "100-continue"
+    def begin_known(self, known: Known) -> None:
+        """The same for a head that is known."""
+        self.route, self.problem_form = known.route, known.problem_form
+        self._feed = BodyFeed(self, self.api.ask(self, known.served, known.read))
+
+    def ask_known(self, known: Known, body: bytes) -> None:
+        """The head is known and the whole body is here."""
+        self.route, self.problem_form = known.route, known.problem_form
+        try:
+            self.channel.site.api.read(self, known.served, known.read, body)
+        except Problem as problem:
+            self.respond(self.problem_form(problem))
+        except Exception:  # noqa: BLE001  (whatever it is, the client gets an answer)
+            self.crashed(Failure())
+
+    def take(self, piece: bytes, ended: bool) -> None:
+        """The next bytes of the body; the last, where `ended`."""
+        if self._feed is not None:
+            self._feed.take(piece, ended)
+
+    def pump(self) -> None:
+        """The sink takes more."""
+        if self._feed is not None:
+            self._feed.pump()
 
     @property
     def owing(self) -> bool:
         """Whether it is we who keep the client waiting: then the rate of its body is not held against it."""
-        return self._sink is not None and self._sink.owing
-
-    @property
-    def answered(self) -> bool:
-        """Whether the answer has begun, or nobody is there to take it."""
-        return bool(self.startedWriting or self.finished or self._disconnected)
-
-    @property
-    def over(self) -> bool:
-        """Whether the answer is complete, or nobody is there to take it."""
-        return bool(self.finished or self._disconnected)
-
-    def handleContentChunk(self, data: bytes) -> None:  # noqa: N802
-        """A piece of the body; the channel calls `pump` after a few."""
-        self.channel.chunk_received(len(data))
-        if not self.finished:
-            self._pieces.append(data)
-
-    def requestReceived(self, command: bytes, path: bytes, version: bytes) -> None:  # noqa: N802
-        """The body is complete."""
-        self._ended = True
-        self.pump()
+        return self._feed is not None and self._feed.owing
 
     def body_failed(self, problem: Problem) -> None:
         """No more of the body will come, and it is not complete."""
-        sink, self._sink = self._sink, None
-        pieces, self._pieces = self._pieces, []
-        if self.over:
-            return
-        if sink is not None and sink.endless and not self.pumping:
-            sink.feed(b"".join(pieces))  # the whole lines among them still get their answers
-        if (sink is None or not sink.fail(problem)) and not self.startedWriting:
-            self.respond(self.problem_form(problem))
+        if self._feed is not None:
+            self._feed.fail(problem)
 
-    def connectionLost(self, reason: Failure) -> None:  # noqa: N802
-        """The client has gone: cancel what runs for it."""
-        if self._begun and not self.finished:
-            self.api.metrics.request(self.route, 499, self.clock.seconds() - self._began)
-        self._stop_pumping()
-        super().connectionLost(reason)
-        cancel, self._cancel = self._cancel, None
-        if cancel is not None:
-            cancel()
-
-    # The body
-
-    def pump(self) -> None:
-        """Hands the sink what there is, some of it in the reactor's next turns."""
-        if self.pumping or self._sink is None or self._turn is not None:
-            return
-        self.pumping = True
-        try:
-            self._feed()
-        except Problem as problem:
-            self.body_failed(problem)
-        except Exception:  # noqa: BLE001  (whatever it is, the client gets an answer)
-            self._sink = None
-            self.crashed(Failure())
-        finally:
-            self.pumping = False
-
-    def _feed(self) -> None:
-        fed = 0
-        while self._sink is not None and (self._pieces or self._again):
-            if self._sink.full:
-                self._hold()
-                return
-            if fed >= TURN_BYTES or (self._again and fed):
-                self._hold()
-                self._turn = self.clock.callLater(0, self._next_turn)
-                return
-            piece = self._next_piece()
-            fed += max(len(piece), 1)
-            self._again = self._sink.feed(piece)
-        if self._sink is None:
-            return
-        if self._sink.full and not self._ended:
-            self._hold()
-            return
-        self.channel.read_again()
-        if self._ended:
-            sink, self._sink = self._sink, None
-            sink.complete()
-
-    def _hold(self) -> None:
-        if not self._ended:
-            self.channel.stop_reading()
-
-    def _next_piece(self) -> bytes:
-        if not self._pieces or self._again:
-            return b""
-        body = self._pieces[0] if len(self._pieces) == 1 else b"".join(self._pieces)
-        piece, rest = body[:STEP_BYTES], body[STEP_BYTES:]
-        self._pieces = [rest] if rest else []
-        return piece
-
-    def _next_turn(self) -> None:
-        self._turn = None
-        self.pump()
-
-    def _stop_pumping(self) -> None:
-        self._sink = None
-        self._pieces.clear()
-        if self._turn is not None and self._turn.active():
-            self._turn.cancel()
-        self._turn = None
-
-    # The answer
-
-    def header(self, name: str) -> str:
-        """The value of a header, "" where there is none."""
-        values = self.requestHeaders.getRawHeaders(name.encode("ascii"))
-        return values[-1].decode("latin-1") if values else ""
-
-    @property
-    def headers(self) -> dict[str, str]:
-        """All headers, names in lower case."""
-        return {
-            name.decode("latin-1").lower(): b", ".join(values).decode("latin-1")
-            for name, values in self.requestHeaders.getAllRawHeaders()
-        }
+    # Waiting
 
     def on_hang_up(self, cancel: Callable[[], None]) -> None:
         """What to do if the client goes before its answer is written."""
@@ -225,7 +149,7 @@ class ApiRequest(server.Request):
         self.on_hang_up(result.cancel)
 
         def failed(failure: Failure) -> None:
-            if self._disconnected:
+            if self._gone:
                 return
             if isinstance(failure.value, Problem):
                 self.respond(self.problem_form(failure.value))
@@ -234,11 +158,23 @@ class ApiRequest(server.Request):
 
         def go_on(value: Any) -> None:
             self._cancel = None
-            if not self._disconnected:
+            if not self._gone:
                 then(value)
 
         result.addCallback(go_on)
         result.addErrback(failed)
+
+    def hang_up(self) -> None:
+        """The client has gone: cancel what runs for it."""
+        super().hang_up()
+        cancel, self._cancel = self._cancel, None
+        if cancel is not None:
+            cancel()
+
+    def ended(self) -> None:
+        """Nothing more of the body is wanted."""
+        if self._feed is not None:
+            self._feed.stop()
 
     def crashed(self, failure: Failure) -> None:
         """Something of ours broke: one log line, and an answer without internals."""
@@ -251,45 +187,3 @@ class ApiRequest(server.Request):
     def log_failure(self, failure: Failure) -> None:
         """One log line with the traceback."""
         self._log.failure("{method} {route} failed", failure, method=self.method.decode(), route=self.route)
-
-    def start(
-        self, status: int, headers: Iterable[tuple[str, str]], *, final: bool = True, reason: str = ""
-    ) -> None:
-        """The status and headers of the answer; the body follows by `write`.
-
-        A `final` answer ends what is left of the request's body; one that is not reads it on.
-        """
-        self.setResponseCode(status, (reason or phrase(status)).encode("latin-1", "replace"))
-        for name, value in headers:
-            self.responseHeaders.addRawHeader(name, value)
-        self.setHeader("server", "rowserve")
-        self.setHeader("date", datetimeToString())
-        if (final and not self.channel.body_complete) or self.channel.site.draining:
-            self.channel.persistent = False
-            self.setHeader("connection", "close")
-
-    def respond(self, answer: Encoded) -> None:
-        """The whole answer at once."""
-        if self.answered:
-            return
-        self.start(answer.status, answer.headers, reason=answer.reason)
-        body = answer.body
-        if answer.status not in (204, 304):
-            self.setHeader("content-length", str(len(body)))
-        if len(body) <= PIECE or self.method == b"HEAD":
-            self.write(body)
-            self.finish()
-        else:
-            WriteOut(self, body).begin()
-
-    def finish(self) -> None:
-        """The answer is complete."""
-        if self.over:
-            return
-        self.api.metrics.request(self.route, self.code, self.clock.seconds() - self._began)
-        self._stop_pumping()
-        super().finish()
-
-    def getRequestHostname(self) -> bytes:  # noqa: N802
-        """Routes never depend on what a client calls this host."""
-        return b"localhost"

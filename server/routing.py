@@ -6,9 +6,9 @@ A route is written once: what answers it, and what /openapi.json says of it.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from klein import Klein
@@ -37,6 +37,9 @@ TEXT = "text/plain"
 ASKING = (400, 404, 408, 413, 415, 500, 503, 504)
 ANY = "*"
 OPTIONAL = re.compile(r"\[(.*?)\]")
+# So many matches of paths are kept, of paths so long.
+MATCHES = 1024
+MATCHED_LENGTH = 256
 ANY_METHODS = ("GET", "POST", "PUT", "DELETE", "PATCH")
 
 
@@ -136,6 +139,7 @@ class Router:
                 if methods:
                     self._add(route, methods)
         self._map = self._klein.url_map.bind("localhost")
+        self._matched = lru_cache(maxsize=MATCHES)(self._find)
 
     def _add(self, route: Route, methods: Sequence[str]) -> None:
         def opened(request: Any, **parts: str) -> Any:
@@ -158,16 +162,24 @@ class Router:
         if method == "OPTIONS":
             return self._options(request, table, path)
         try:
-            rule, parts = self._map.match(path, method, return_rule=True)
+            endpoint, parts = self._match(path, method)
         except MethodNotAllowed as error:
             told: Problem = NotAllowed(method, path, {*(error.valid_methods or ()), "OPTIONS"})
             return self._unknown(request, table, told)
         except (HTTPException, RequestRedirect):
             return self._unknown(request, table, nothing_at(path))
-        route = self._routes[str(rule.endpoint)]
+        route = self._routes[endpoint]
         request.route = route.path
         request.problem_form = fault_form(route.table)
-        return cast("Opened", self._klein.execute_endpoint(rule.endpoint, cast("Any", request), **parts))
+        return cast("Opened", self._klein.execute_endpoint(endpoint, cast("Any", request), **parts))
+
+    def _match(self, path: str, method: str) -> tuple[str, Mapping[str, str]]:
+        """The endpoint, and the parts of the path; those of long paths are not kept. Raises HTTPException."""
+        return self._matched(path, method) if len(path) <= MATCHED_LENGTH else self._find(path, method)
+
+    def _find(self, path: str, method: str) -> tuple[str, Mapping[str, str]]:
+        rule, parts = self._map.match(path, method, return_rule=True)
+        return str(rule.endpoint), parts
 
     def _table_of(self, path: str) -> RouteTable | None:
         return next((table for table in self.tables if path.lower().startswith(table.prefixes)), None)

@@ -13,7 +13,7 @@ from twisted.internet.defer import Deferred
 
 from rowserve.handlers.items import Answer, Encoded, Question
 from rowserve.handlers.problem import Problem
-from rowserve.server.bodies import CODINGS, BodySink, Collected, Discarded, Inflated, too_large
+from rowserve.server.bodies import CODINGS, Asked, BodySink, Collected, Discarded, Inflated, too_large
 from rowserve.server.metrics import Metrics
 from rowserve.server.pieces import answer_in_pieces
 from rowserve.server.request import SMALL_BODY, ApiRequest
@@ -80,8 +80,12 @@ class Api:
         self, request: ApiRequest, served: ServedModel, read: Callable[[Buffer], Question[Encoded] | Encoded]
     ) -> BodySink:
         """Takes the body, reads it (on the pool, where it is large), and answers what it asks: of the model, or at
-        once."""
-        return self.collect(partial(self.read, request, served, read))
+        once.
+
+        `served` and `read` must follow from the head of the request and the models alone: they are kept, and used for
+        the next request with the same head.
+        """
+        return Asked(partial(self.read, request, served, read), self.limits.body_bytes, served, read)
 
     def read(
         self,
