@@ -6,7 +6,7 @@ that nothing here writes are left out: protobuf passes over them.
 
 from __future__ import annotations
 
-from rowserve.handlers.proto_tables import ProtoTable, message_classes
+from rowserve.graphs.proto_tables import ProtoTable, message_classes
 
 INFERENCE = ProtoTable(
     "inference",

@@ -6,7 +6,7 @@ Pure values, safe on any thread. Fields that nothing here reads are left out: pr
 
 from __future__ import annotations
 
-from rowserve.handlers.proto_tables import ProtoTable, message_classes
+from rowserve.graphs.proto_tables import ProtoTable, message_classes
 
 GOOGLE = ProtoTable(
     "google.protobuf",

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import orjson
 
+from rowserve.graphs.proto_tables import Message
 from rowserve.graphs.rows import Array, Buffer, Rows
 from rowserve.graphs.signature import Signature
 from rowserve.handlers.http_headers import answer_headers
@@ -21,7 +22,6 @@ from rowserve.handlers.json_excerpt import show
 from rowserve.handlers.json_pieces import LongList, pieces_of
 from rowserve.handlers.json_values import JsonFault, encoded, is_b64, unb64
 from rowserve.handlers.problem import Problem
-from rowserve.handlers.proto_tables import Message
 from rowserve.handlers.tensorflow_messages import Example
 from rowserve.handlers.tensorflow_serving import signature_name
 from rowserve.handlers.tensorflow_serving_grpc_examples import (

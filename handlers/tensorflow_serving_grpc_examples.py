@@ -13,11 +13,11 @@ from typing import Any
 
 import numpy as np
 
+from rowserve.graphs.proto_tables import Message
 from rowserve.graphs.rows import Array, Buffer, Rows
 from rowserve.graphs.signature import STRING, Signature
 from rowserve.handlers.items import Answer, ModelFace, Options, Question
 from rowserve.handlers.problem import Problem
-from rowserve.handlers.proto_tables import Message
 from rowserve.handlers.proto_wire import LENGTH, WireFault, fields, head, text, whole
 from rowserve.handlers.tensorflow_messages import (
     ClassificationResult,

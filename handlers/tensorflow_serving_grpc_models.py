@@ -8,9 +8,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any as Plain
 
+from rowserve.graphs.proto_tables import Message
 from rowserve.graphs.signature import Signature, TensorSpec
 from rowserve.handlers.items import ModelFace
-from rowserve.handlers.proto_tables import Message
 from rowserve.handlers.proto_wire import LENGTH, WireFault, fields, text
 from rowserve.handlers.tensor_protos import NUMBERS
 from rowserve.handlers.tensorflow_messages import (

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from rowserve.graphs.proto_tables import ProtoTable, message_classes
 from rowserve.handlers.problem import Problem
-from rowserve.handlers.proto_tables import ProtoTable, message_classes
 from rowserve.handlers.proto_wire import LENGTH, WireFault, fields, text
 from rowserve.server.grpc_service import Metadata, Service
 

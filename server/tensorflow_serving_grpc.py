@@ -29,7 +29,7 @@ from rowserve.server.grpc_service import Asked, Metadata, Method, Service, Sever
 from rowserve.server.tensorflow_serving_routes import version_state
 
 if TYPE_CHECKING:
-    from rowserve.handlers.proto_tables import Message
+    from rowserve.graphs.proto_tables import Message
     from rowserve.handlers.tensorflow_serving_grpc import ModelSpec
     from rowserve.server.models import Models, ServedModel
 

@@ -20,10 +20,11 @@ ROOT = Path(__file__).resolve().parents[1]
 FOLDERS = ("server", "cache", "graphs", "handlers", "tools")
 
 VALUES = {"graphs.rows", "graphs.signature"}
+MESSAGES = {"graphs.proto_tables"}
 MAY_IMPORT = {
     "tools": {"tools", "server", "handlers", "cache", "graphs"},
     "server": {"server", "handlers", "cache", "graphs"},
-    "handlers": {"handlers", *VALUES},
+    "handlers": {"handlers", *VALUES, *MESSAGES},
     "cache": {"cache", *VALUES},
     "graphs": {"graphs"},
 }
@@ -36,7 +37,7 @@ ONLY_IN = {
     "twisted": {"server/", "graphs/thread.py", "tools/"},
     "klein": {"server/"},
     "treq": {"server/", "tools/"},
-    "google": {"handlers/proto_tables.py", "graphs/saved_model.py"},
+    "google": {"graphs/proto_tables.py", "graphs/saved_model.py"},
     "flatbuffers": {"handlers/graphpipe_tensors.py", "handlers/graphpipe_metadata.py"},
     "grpc": {"server/grpc_lane.py"},
     # The demo's weights come as a PyTorch state dict, which is a pickle; its reader allows a few names only.

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rowserve.handlers.proto_tables import ProtoTable, message_classes
+from rowserve.graphs.proto_tables import ProtoTable, message_classes
 from rowserve.handlers.proto_wire import (
     BLOCK,
     FIXED32,

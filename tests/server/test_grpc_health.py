@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
+from rowserve.graphs.proto_tables import message_classes
 from rowserve.handlers.problem import Problem
-from rowserve.handlers.proto_tables import message_classes
 from rowserve.server.grpc_health import HEALTH, NAME, Health, HealthCheckResponse
 from rowserve.server.models import Models
 

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from rowserve.handlers.proto_tables import ProtoTable, message_classes
+from rowserve.graphs.proto_tables import ProtoTable, message_classes
 
 ANIMALS = ProtoTable(
     "animals",
