@@ -182,19 +182,15 @@ class Channel(PacedProtocol):
         self._start_body_clock()
 
     def _read_body(self, data: bytes) -> None:
-        again = False
-        if self._chunks is None:
+        chunks = self._chunks
+        if chunks is None:
             piece = data if len(data) <= self._left else data[: self._left]
             used = len(piece)
             self._left -= used
             complete = not self._left
         else:
-            try:
-                piece, used = self._chunks.read(data)
-            except Malformed as fault:
-                self._fail_body(Problem(400, str(fault), reason="malformed"))
-                return
-            complete, again = self._chunks.done, self._chunks.again
+            piece, used = chunks.read(data)
+            complete = chunks.done
         self._buffer = data[used:]
         self._body_bytes += len(piece)
         if complete:
@@ -202,7 +198,11 @@ class Channel(PacedProtocol):
             self.enter(Phase.BUSY)
         if self.request is not None:
             self.request.take(piece, complete)
-        if again and self.phase is Phase.BODY:
+        if chunks is None or self.phase is not Phase.BODY:
+            return
+        if chunks.fault:
+            self._fail_body(Problem(400, chunks.fault, reason="malformed"))
+        elif chunks.again:
             self._park()
 
     def stop_reading(self) -> None:

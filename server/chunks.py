@@ -15,12 +15,12 @@ TRAILER = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+:[\t -~\x80-\xff]*")
 
 
 class ChunkReader:
-    """Takes what comes until `done`. Extensions and trailers are checked and dropped.
+    """Takes what comes until `done`, or until `fault` says what is wrong. Extensions and trailers are checked and dropped.
 
     `again` tells that the last call left bytes that could be read, for another turn.
     """
 
-    __slots__ = ("_in_chunk", "_left", "_trailers", "again", "done")
+    __slots__ = ("_in_chunk", "_left", "_trailers", "again", "done", "fault")
 
     def __init__(self) -> None:
         self._in_chunk = False
@@ -28,14 +28,20 @@ class ChunkReader:
         self._trailers = -1  # bytes of trailers, once the last chunk has come
         self.again = False
         self.done = False
+        self.fault = ""
 
     def read(self, data: bytes) -> tuple[bytes, int]:
-        """The body's bytes in `data`, and how many bytes of `data` are used: the next call begins with the others.
-
-        Raises Malformed.
-        """
+        """The body's bytes in `data`, and how many bytes of `data` are used: the next call begins with the others."""
         pieces: list[bytes] = []
-        at, chunks, self.again = 0, 0, False
+        self.again = False
+        try:
+            used = self._read(data, pieces)
+        except Malformed as fault:
+            used, self.fault = len(data), str(fault)
+        return b"".join(pieces), used
+
+    def _read(self, data: bytes, pieces: list[bytes]) -> int:
+        at = chunks = 0
         while True:
             if self._in_chunk:
                 piece = data[at : at + self._left]
@@ -56,7 +62,7 @@ class ChunkReader:
             at += used
             if not used or self.done:
                 break
-        return b"".join(pieces), at
+        return at
 
     def _ends(self, line_end: bytes) -> bool:
         """Whether the line end behind a chunk is there."""

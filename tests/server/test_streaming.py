@@ -332,9 +332,10 @@ def test_the_connection_is_read_again_when_the_end_came_while_nothing_was_taken(
     body = lines(*range(3000))
     packed = gzip.compress(body) if coding == "gzip" else body
     client = server.connect()
-    client.protocol.dataReceived(head("POST", "/rows/m", len(packed), Content_Encoding=coding) + packed)
+    client.protocol.dataReceived(head("POST", "/rows/m", len(packed), Content_Encoding=coding) + packed[:-5])
     server.turns()
-    assert client.wire.paused or coding == "gzip"
+    assert client.wire.paused
+    client.protocol.dataReceived(packed[-5:])  # had been read already
     while server.pipeline.asked:
         server.pipeline.step_all()
         server.turns()
