@@ -19,9 +19,9 @@ from pathlib import Path
 from blake3 import blake3
 
 from rowserve.graphs.errors import CannotLoad
+from rowserve.graphs.model_files import SAVED_MODEL_FILES, check_model_folder
 
 CONTEXT = "rowserve model fingerprint, format 1"
-GRAPH_FILES = ("saved_model.pb", "saved_model.pbtxt")
 FOLDERS = ("variables", "assets")
 U64 = struct.Struct("<Q")
 
@@ -44,7 +44,7 @@ def defining_files(path: Path) -> Iterator[tuple[str, Path]]:
     is no graph.
     """
     check_model_folder(path)
-    for name in GRAPH_FILES:
+    for name in SAVED_MODEL_FILES:
         if (path / name).is_file():
             yield name, path / name
             break
@@ -53,17 +53,6 @@ def defining_files(path: Path) -> Iterator[tuple[str, Path]]:
             for name in names:
                 file = Path(parent, name)
                 yield file.relative_to(path).as_posix(), file
-
-
-def check_model_folder(path: Path) -> None:
-    """Raise CannotLoad, readable, unless `path` is a folder with a SavedModel's graph in it."""
-    if not path.exists():
-        raise CannotLoad(f"{path}: there is no such folder")
-    if not path.is_dir():
-        raise CannotLoad(f"{path}: not a folder; a model is a SavedModel folder")
-    if not any((path / name).is_file() for name in GRAPH_FILES):
-        what = "the folder is empty" if not any(path.iterdir()) else "not a SavedModel: no saved_model.pb in it"
-        raise CannotLoad(f"{path}: {what}")
 
 
 def _raise(error: OSError) -> None:

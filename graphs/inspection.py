@@ -17,6 +17,7 @@ from rowserve.graphs.errors import CannotLoad, ForbiddenOp
 from rowserve.graphs.forbidden_ops import READ_ASSET, READ_VARIABLES, reaches_outside
 from rowserve.graphs.origins import ASSET, OTHER, SAVER, Scope, kept_in_variables, node_name
 from rowserve.graphs.saved_model import SavedModel
+from rowserve.graphs.saved_model_messages import AssetFileDef
 
 # Ops whose first input chooses a function and is not handed to it.
 CHOOSING = frozenset({"If", "StatelessIf", "Case", "StatelessCase"})
@@ -195,13 +196,10 @@ def asset_files(meta_graph: Any) -> list[tuple[str, str]]:
     """(tensor that is fed the path, file name under assets/) of each asset, in both places where they are
     kept.
     """
-    from tensorflow.core.protobuf import meta_graph_pb2
-
     found = [(each.tensor_info.name, each.filename) for each in meta_graph.asset_file_def]
     if "saved_model_assets" in meta_graph.collection_def:
         for packed in meta_graph.collection_def["saved_model_assets"].any_list.value:
-            asset = meta_graph_pb2.AssetFileDef()
-            packed.Unpack(asset)
+            asset = AssetFileDef.FromString(packed.value)
             found.append((asset.tensor_info.name, asset.filename))
     return found
 

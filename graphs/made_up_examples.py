@@ -8,9 +8,11 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from math import prod
 from typing import Any
 
 from rowserve.graphs.origins import node_name
+from rowserve.graphs.saved_model_messages import dtype_name
 
 PARSERS = frozenset({"ParseExample", "ParseExampleV2", "ParseSingleExample"})
 Value = bytes | float | int
@@ -43,12 +45,12 @@ def _parsed(node: Any, nodes: Mapping[str, Any]) -> Iterator[Feature]:
     attr = node.attr
     for keys, types in ((sparse, attr["sparse_types"]), (ragged, attr["ragged_value_types"])):
         for key, number in zip(keys, types.list.type, strict=False):
-            yield Feature(key, _dtype(number), None)
+            yield Feature(key, dtype_name(number), None)
     for key, number, shape in zip(dense, attr["Tdense"].list.type, attr["dense_shapes"].list.shape, strict=False):
         length = 1
         for dimension in shape.dim:
             length *= max(dimension.size, 1)
-        yield Feature(key, _dtype(number), length)
+        yield Feature(key, dtype_name(number), length)
 
 
 def _keys(node: Any, nodes: Mapping[str, Any]) -> tuple[Sequence[bytes], Sequence[bytes], Sequence[bytes]]:
@@ -64,20 +66,15 @@ def _keys(node: Any, nodes: Mapping[str, Any]) -> tuple[Sequence[bytes], Sequenc
 
 def _constant(nodes: Iterable[Any]) -> list[bytes]:
     """The strings of constants, one after the other."""
-    from tensorflow import make_ndarray
-
-    return [
-        value
-        for node in nodes
-        if node is not None and node.op == "Const"
-        for value in make_ndarray(node.attr["value"].tensor).reshape(-1).tolist()
-    ]
+    tensors = [node.attr["value"].tensor for node in nodes if node is not None and node.op == "Const"]
+    return [value for tensor in tensors for value in _strings(tensor)]
 
 
-def _dtype(number: int) -> str:
-    from tensorflow import dtypes
-
-    return str(dtypes.as_dtype(number).name)
+def _strings(tensor: Any) -> list[bytes]:
+    """All elements; those that are left out at the end are equal to the last one there."""
+    count = prod(dim.size for dim in tensor.tensor_shape.dim)
+    there = list(tensor.string_val) or [b""]
+    return (there + [there[-1]] * (count - len(there)))[:count]
 
 
 def encode(values: Mapping[bytes, Sequence[Value]]) -> bytes:

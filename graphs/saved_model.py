@@ -1,6 +1,6 @@
 """A SavedModel's protobuf as signatures and metadata; nothing of the graph is loaded or run.
 
-Any thread. TensorFlow is imported for its protobuf classes only.
+Any thread; without TensorFlow, but for a graph in text form.
 """
 
 from __future__ import annotations
@@ -12,8 +12,9 @@ from typing import Any
 
 from rowserve.graphs.engine import tensorflow
 from rowserve.graphs.errors import CannotLoad, UnknownOutput, one_line
-from rowserve.graphs.fingerprint import check_model_folder
 from rowserve.graphs.load_settings import LoadSettings
+from rowserve.graphs.model_files import check_model_folder
+from rowserve.graphs.saved_model_messages import SavedModelMessage, dtype_name
 from rowserve.graphs.signature import Signature, TensorSpec
 
 SERVE = "serve"
@@ -72,23 +73,28 @@ def parse(path: Path) -> Any:
     """The SavedModel message. The binary form goes before the text form, as in the loaders. Raises
     CannotLoad.
     """
-    tensorflow()
-    from google.protobuf import text_format
     from google.protobuf.message import DecodeError
-    from tensorflow.core.protobuf import saved_model_pb2
+    from google.protobuf.text_format import ParseError
 
-    message = saved_model_pb2.SavedModel()
     binary, text = path / "saved_model.pb", path / "saved_model.pbtxt"
     try:
-        if binary.is_file():
-            message.ParseFromString(binary.read_bytes())
-        else:
-            text_format.Parse(text.read_text(encoding="utf-8"), message)
-    except (DecodeError, text_format.ParseError, UnicodeDecodeError) as error:
+        return SavedModelMessage.FromString(binary.read_bytes() if binary.is_file() else from_text(text))
+    except (DecodeError, ParseError, UnicodeDecodeError) as error:
         raise CannotLoad(f"{path}: the graph file is corrupt: {one_line(error)}") from None
     except OSError as error:
         raise CannotLoad(f"{path}: cannot read the graph file: {error.strerror or error}") from None
-    return message
+
+
+def from_text(file: Path) -> bytes:
+    """The binary form of a graph in text form, which names fields that only TensorFlow's own messages know."""
+    tensorflow()
+    from google.protobuf import text_format
+    from tensorflow.core.protobuf import saved_model_pb2
+
+    written: bytes = text_format.Parse(
+        file.read_text(encoding="utf-8"), saved_model_pb2.SavedModel()
+    ).SerializeToString()
+    return written
 
 
 def choose_meta_graph(path: Path, meta_graphs: Iterable[Any]) -> Any:
@@ -107,7 +113,6 @@ def choose_meta_graph(path: Path, meta_graphs: Iterable[Any]) -> Any:
 
 def unservable(definition: Any) -> str:
     """Why a signature cannot be served, or ""."""
-    dtypes = tensorflow().dtypes
     if not definition.outputs:
         return "it has no outputs"
     for kind, infos in (("input", definition.inputs), ("output", definition.outputs)):
@@ -115,18 +120,10 @@ def unservable(definition: Any) -> str:
             if info.WhichOneof("encoding") not in (None, "name") or not info.name:
                 return f"{kind} {name} is no plain tensor"
             try:
-                TensorSpec(name, dtypes.as_dtype(info.dtype).name, ()).numpy_dtype  # noqa: B018
-            except (TypeError, ValueError):
+                TensorSpec(name, dtype_name(info.dtype), ()).numpy_dtype  # noqa: B018
+            except ValueError:
                 return f"{kind} {name} has a dtype that rows cannot have ({dtype_name(info.dtype)})"
     return ""
-
-
-def dtype_name(number: int) -> str:
-    """TensorFlow's name for a dtype's number."""
-    try:
-        return str(tensorflow().dtypes.as_dtype(number).name)
-    except TypeError:
-        return f"number {number}"
 
 
 def to_signature(name: str, definition: Any, settings: LoadSettings) -> Signature:

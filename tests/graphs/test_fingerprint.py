@@ -102,7 +102,7 @@ def test_folders_that_are_no_models_are_refused_in_one_line(tmp_path: Path):
     for name, why in {
         "missing": "no such",
         "empty": "is empty",
-        "other": "not a SavedModel",
+        "other": "not a model",
         "file": "not a folder",
     }.items():
         with pytest.raises(CannotLoad, match=why) as caught:

@@ -421,10 +421,11 @@ def test_a_bad_model_folder_is_one_readable_line(model, tmp_path: Path, harm: Ca
 def test_a_text_graph_is_read_too(model, tmp_path: Path):
     from google.protobuf import text_format
 
-    from rowserve.graphs.saved_model import parse
+    tensorflow()
+    from tensorflow.core.protobuf import saved_model_pb2
 
     folder = Path(shutil.copytree(model("linear"), tmp_path / "copy"))
-    message = parse(folder)
+    message = saved_model_pb2.SavedModel.FromString((folder / "saved_model.pb").read_bytes())
     (folder / "saved_model.pb").unlink()
     (folder / "saved_model.pbtxt").write_text(text_format.MessageToString(message), encoding="utf-8")
     session = load(folder, LoadSettings())
