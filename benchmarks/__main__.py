@@ -76,4 +76,8 @@ def busy_seconds() -> float:
 
 
 if __name__ == "__main__":
+    if sys.argv[1:2] == ["side_by_side"]:
+        from benchmarks.side_by_side.__main__ import main as side_by_side
+
+        side_by_side(sys.argv[2:], prog_name="python -m benchmarks side_by_side")
     main()

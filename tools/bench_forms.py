@@ -66,10 +66,10 @@ def json_form(host: str, target: str) -> Form:
     return form
 
 
-def upload_form(host: str, target: str) -> Form:
+def upload_form(host: str, target: str, field: str = "file") -> Form:
     """A multipart form with a file for each row."""
     part = (
-        f'--{BOUNDARY}\r\nContent-Disposition: form-data; name="file"; filename="picture"\r\n'
+        f'--{BOUNDARY}\r\nContent-Disposition: form-data; name="{field}"; filename="picture"\r\n'
         "Content-Type: application/octet-stream\r\n\r\n"
     ).encode()
     end = f"--{BOUNDARY}--\r\n".encode()
