@@ -18,10 +18,11 @@ from rowserve.graphs.rows import Array, Rows
 from rowserve.graphs.signature import Signature, TensorSpec
 from rowserve.graphs.thread import GraphThread
 from rowserve.handlers.items import ModelFace
-from rowserve.server.batcher import Batcher, BatchLimits
+from rowserve.server.batcher import Batcher
 from rowserve.server.metrics import Metrics
 from rowserve.server.models import ServedModel, ServedSignature
 from rowserve.server.pipeline import RowPipeline
+from rowserve.server.row_queue import BatchLimits
 
 GIB = 1 << 30
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import struct
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -23,6 +23,7 @@ from rowserve.graphs.signature import STRING, TensorSpec
 
 Array = NDArray[Any]
 Buffer = bytes | memoryview
+Memory = Callable[[str, Array, int], "Array | None"]
 U32 = struct.Struct("<I")
 U64 = struct.Struct("<Q")
 SWAP = sys.byteorder != "little"
@@ -54,23 +55,39 @@ class Rows:
         return Rows({name: array[start:stop] for name, array in self.arrays.items()}, stop - start, self.static)
 
 
-def gather(places: Sequence[tuple[Rows, int]]) -> Rows:
+def new_memory(name: str, like: Array, count: int) -> Array | None:
+    """None: a new array every time."""
+    return None
+
+
+def gather(places: Sequence[tuple[Rows, int]], memory: Memory = new_memory) -> Rows:
     """One Rows out of single rows of many: (rows, index) each. All must share row shapes and static inputs.
 
-    A run of neighbours is taken as a slice; one run alone is not copied.
+    A run of neighbours is taken as a slice; one run alone is not copied. `memory` gives the arrays to fill, by name, a
+    row array and count, or None.
     """
     runs: list[tuple[Rows, int, int]] = []
+    last, stop = None, -1
     for rows, index in places:
-        if runs and runs[-1][0] is rows and runs[-1][2] == index:
+        if rows is last and index == stop:
             runs[-1] = (rows, runs[-1][1], index + 1)
         else:
             runs.append((rows, index, index + 1))
+        last, stop = rows, index + 1
+    first, count = places[0][0], len(places)
     if len(runs) == 1:
-        rows, start, stop = runs[0]
-        return rows.slice(start, stop)
-    names = places[0][0].arrays
-    arrays = {name: np.concatenate([rows.arrays[name][start:stop] for rows, start, stop in runs]) for name in names}
-    return Rows(arrays, len(places), places[0][0].static)
+        return first.slice(runs[0][1], stop)
+    arrays = {
+        name: np.concatenate(
+            [
+                rows.arrays[name] if stop - start == rows.count else rows.arrays[name][start:stop]
+                for rows, start, stop in runs
+            ],
+            out=memory(name, array, count),
+        )
+        for name, array in first.arrays.items()
+    }
+    return Rows(arrays, count, first.static)
 
 
 def array_bytes(array: Array) -> int:

@@ -26,13 +26,14 @@ from rowserve.graphs.load_settings import LoadSettings
 from rowserve.graphs.thread import GraphThread, Session
 from rowserve.handlers.items import Labels, ModelFace
 from rowserve.handlers.pictures import picture_decoders
-from rowserve.server.batcher import Batcher, BatchLimits
+from rowserve.server.batcher import Batcher
 from rowserve.server.card import BadSettings, Card
 from rowserve.server.config import Config, cache_bytes, cache_folder
 from rowserve.server.discovery import ModelSource, labels_file
 from rowserve.server.metrics import Metrics
 from rowserve.server.models import Models, ModelState, ServedModel, ServedSignature
 from rowserve.server.pipeline import RowPipeline
+from rowserve.server.row_queue import BatchLimits
 from rowserve.server.units import Bytes
 
 log = logging.getLogger(__name__)

@@ -1,29 +1,26 @@
-"""Collects missing rows from all requests into batches, hands them to the graph thread and their results back.
-
-Reactor thread; only `run_batch` runs on the graph thread.
-"""
+"""Lets rows of all requests wait for the graph thread, within bounds, and hands out what it answers. Reactor thread."""
 
 from __future__ import annotations
 
-from collections import OrderedDict, defaultdict, deque
+from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from functools import partial
 from itertools import islice
 from math import ceil
 from typing import Any
 
-from rowserve.graphs.batch_sizes import batch_size
-from rowserve.graphs.isolation import BatchResult, answer_batch
-from rowserve.graphs.rows import Buffer, gather
-from rowserve.graphs.signature import Signature
-from rowserve.graphs.thread import GraphThread, Session
+from rowserve.graphs.rows import Buffer
+from rowserve.graphs.thread import GraphThread
 from rowserve.handlers.items import Priority
 from rowserve.handlers.problem import Problem
-from rowserve.server.lanes import Lanes, rank
-from rowserve.server.pending_rows import Ask, Asker, Batch, PendingRow
+from rowserve.server.batch_runner import BatchRunner, Finished
+from rowserve.server.lanes import rank
+from rowserve.server.pending_rows import Ask, Asker, Batch
+from rowserve.server.row_queue import BatchLimits, RowQueue
 
 REMEMBERED = 32  # batches
+A_TURN = 256  # rows and asks that one turn of the reactor hands out, or a few more: some 2 ms
+BULK = Priority.BULK
 
 
 @dataclass(slots=True)
@@ -32,17 +29,6 @@ class Promise:
 
     rows: int
     bytes: int
-
-
-@dataclass(frozen=True, slots=True)
-class BatchLimits:
-    """`max_rows` of a batch; `max_wait` in seconds: how long an idle thread is held for fuller batches, counted from
-    the first row's arrival (0: never); how many rows and bytes may wait in the queue."""
-
-    max_rows: int = 32
-    max_wait: float = 0.0
-    queue_rows: int = 4096
-    queue_bytes: int = 512 << 20
 
 
 class Batcher:
@@ -62,18 +48,30 @@ class Batcher:
         self.limits = limits
         self._thread = thread
         self._clock = clock
+        self._now: Callable[[], float] = clock.seconds
         self._computed = computed
-        self._lanes: Lanes[PendingRow] = Lanes()
-        self._twins: dict[bytes, PendingRow] = {}
+        self._queue = RowQueue(limits)
+        self._runner = BatchRunner(self._queue, clock, thread.call_in_reactor, self._come_round)
         self._feeding: tuple[OrderedDict[Asker, None], ...] = (OrderedDict(), OrderedDict())
-        self._arrivals = 0
         self._timer: Any = None
-        self._running = False
-        self.rows = 0
-        self.bytes = 0
-        self.batches = 0  # that have run
+        self._waking = False
+        self.batches = 0  # whose answers have been handed out, or are being so
         self._ran: deque[set[bytes | None]] = deque(maxlen=REMEMBERED)  # the keys of the last ones
         self._promises: dict[Asker, Promise] = {}
+        self._promised_rows = 0
+        self._promised_bytes = 0
+        self._handing: tuple[Finished, int] | None = None  # a batch and how many of its rows are handed out
+        thread.pull_from(self._runner)
+
+    @property
+    def rows(self) -> int:
+        """Rows that wait."""
+        return self._queue.rows
+
+    @property
+    def bytes(self) -> int:
+        """Bytes of the rows that wait."""
+        return self._queue.bytes
 
     def admit(self, asker: Asker, rows: int, nbytes: int) -> None:
         """Promises room for so many rows. Raises Problem 503 where an interactive request finds the queue full.
@@ -81,22 +79,36 @@ class Batcher:
         A request larger than the whole queue is admitted while anything is free. The promise ends when its rows are
         queued, or with `leave`. Bulk is promised nothing: it waits.
         """
-        if asker.priority is Priority.BULK:
+        if asker.priority is BULK:
             return
-        limits = self.limits
-        room = limits.queue_rows - self.rows - sum(promise.rows for promise in self._promises.values())
-        space = limits.queue_bytes - self.bytes - sum(promise.bytes for promise in self._promises.values())
+        limits, queue = self.limits, self._queue
+        room = limits.queue_rows - queue.rows - self._promised_rows
+        space = limits.queue_bytes - queue.bytes - self._promised_bytes
         too_many = rows > room and (rows <= limits.queue_rows or room <= 0)
         too_large = nbytes > space and (nbytes <= limits.queue_bytes or space <= 0)
         if too_many or too_large:
-            raise full(self.rows)
+            raise full(queue.rows)
         self._promises[asker] = Promise(rows, nbytes)
+        self._promised_rows += rows
+        self._promised_bytes += nbytes
 
     def feed(self, asker: Asker) -> None:
         """Queues the asker's rows, now or as there is room."""
         self._feeding[rank(asker.priority)][asker] = None
         self._fill()
-        self._pump()
+        self._wake_soon()
+
+    def enter(self, asker: Asker, asks: Sequence[Ask], nbytes: int) -> bool:
+        """`admit` and `feed` at once, for rows that are all there: whether there was room, and nobody before them."""
+        queue, limits = self._queue, self.limits
+        rows, space = queue.rows + len(asks) + self._promised_rows, queue.bytes + nbytes + self._promised_bytes
+        if asker.priority is BULK:
+            rows, space = 2 * rows, 2 * space
+        if rows > limits.queue_rows or space > limits.queue_bytes or self._runner.hungry:
+            return False
+        queue.put(asks, asker.priority, self._now())
+        self._wake_soon()
+        return True
 
     def may_have_run(self, keys: Sequence[bytes | None], since: int) -> bool:
         """Whether a row of one of these keys may have run after so many `batches` had."""
@@ -107,131 +119,113 @@ class Batcher:
 
     def leave(self, asker: Asker, asks: Iterable[Ask]) -> None:
         """The asker waits no longer for these rows, nor for room; a queued row that nobody waits for is forgotten."""
-        self._promises.pop(asker, None)
+        if asker in self._promises:
+            self._take_back(asker, self._promises[asker].rows, self._promises[asker].bytes)
         self._feeding[rank(asker.priority)].pop(asker, None)
-        for ask in asks:
-            row, ask.pending = ask.pending, None
-            if row is None:
-                continue
-            row.asks.remove(ask)
-            if row.running:
-                continue
-            if row.asks:
-                self._lanes.move(row, min((other.source.asker.priority for other in row.asks), key=rank))
-            else:
-                self._lanes.remove(row)
-                self._count(row, -1)
-                self._untwin(row)
+        self._queue.drop(asks)
         self._fill()
-        self._pump()
+        self._wake_soon()
 
     def _fill(self) -> None:
         """Queues rows of those who are being fed: interactive ones first; bulk leaves half of the queue to them."""
+        queue = self._queue
         for feeding, part in zip(self._feeding, (1.0, 0.5), strict=True):
+            if not feeding:
+                continue
             rows, nbytes = ceil(part * self.limits.queue_rows), part * self.limits.queue_bytes
-            while feeding and self.rows < rows and self.bytes < nbytes:
+            while feeding and queue.rows < rows and queue.bytes < nbytes:
                 asker = next(iter(feeding))
-                if asks := asker.next_asks(rows - self.rows, nbytes - self.bytes):
-                    self._keep_promise(asker, asks)
-                    self._queue(asks, asker.priority)
+                if asks := asker.next_asks(rows - queue.rows, nbytes - queue.bytes):
+                    if asker in self._promises:
+                        self._take_back(asker, len(asks), sum(ask.source.nbytes for ask in asks))
+                    queue.put(asks, asker.priority, self._now())
                 else:
                     feeding.pop(asker, None)
+        self._runner.hungry = any(self._feeding)
 
-    def _queue(self, asks: Sequence[Ask], priority: Priority) -> None:
-        now, twins = self._clock.seconds(), self._twins
-        for ask in asks:
-            key = ask.key
-            twin = None if key is None else twins.get(key)
-            if twin is not None and not (ask.source.fresh and twin.running):
-                ask.pending = twin
-                twin.asks.append(ask)
-                if not twin.running and rank(priority) < rank(twin.priority):
-                    self._lanes.move(twin, priority)
-                continue
-            self._arrivals += 1
-            row = ask.pending = PendingRow(ask, [ask], now, self._arrivals, priority)
-            if key is not None:
-                twins[key] = row
-            self._lanes.add(row)
-            self._count(row, +1)
+    def _take_back(self, asker: Asker, rows: int, nbytes: int) -> None:
+        promise = self._promises[asker]
+        promise.rows -= rows
+        promise.bytes -= nbytes
+        self._promised_rows -= rows
+        self._promised_bytes -= nbytes
+        if promise.rows <= 0:
+            self._promised_rows -= promise.rows
+            self._promised_bytes -= promise.bytes
+            del self._promises[asker]
 
-    def _keep_promise(self, asker: Asker, asks: Sequence[Ask]) -> None:
-        promise = self._promises.get(asker)
-        if promise is not None:
-            promise.rows -= len(asks)
-            promise.bytes -= sum(ask.source.nbytes for ask in asks)
-            if promise.rows <= 0:
-                del self._promises[asker]
+    def _wake_soon(self) -> None:
+        """Wakes a sleeping graph thread when the reactor's turn ends, so that all rows that came in it go together."""
+        if self._queue.asleep and self._queue.rows and not self._waking:
+            self._waking = True
+            self._clock.callLater(0, self._wake)
 
-    def _count(self, row: PendingRow, sign: int) -> None:
-        self.rows += sign
-        self.bytes += sign * row.data.source.nbytes
-
-    def _untwin(self, row: PendingRow) -> None:
-        key = row.data.key
-        if key is not None and self._twins.get(key) is row:
-            del self._twins[key]
-
-    def _pump(self) -> None:
-        """Gives the free thread its next batch, or holds it until the oldest row has waited `max_wait`."""
-        if self._running or not self.rows:
+    def _wake(self) -> None:
+        """Wakes it where it has a batch; where that is held, when the oldest row has waited `max_wait`."""
+        self._waking = False
+        held = self._queue.must_wake(self._now())
+        if held is None:
             return
-        limits = self.limits
-        lane = self._lanes.choose(limits.max_rows)
-        oldest = self._lanes.oldest(lane)
-        limit = 1 if oldest.data.index is None else limits.max_rows
-        now = self._clock.seconds()
-        if limits.max_wait and self._lanes.size(lane) < limit and oldest.arrived + limits.max_wait > now:
-            if self._timer is None or not self._timer.active():
-                self._timer = self._clock.callLater(oldest.arrived + limits.max_wait - now, self._pump)
-            return
-        rows = self._lanes.take(lane, batch_size(self._lanes.size(lane), limit))
-        for row in rows:
-            row.running = True
-            self._count(row, -1)
-        self._running = True
-        batch = Batch(rows, now, now - min(row.arrived for row in rows))
-        self._thread.run(
-            partial(run_batch, rows[0].data.source.signature, [row.data for row in rows]),
-            partial(self._finished, batch),
-        )
-        self._fill()  # so that the next batch is there when this one has run
+        if not held:
+            self._thread.wake()
+        elif self._timer is None or not self._timer.active():
+            self._timer = self._clock.callLater(held, self._wake)
 
-    def _finished(self, batch: Batch, result: BatchResult | BaseException) -> None:
-        batch.ran = self._clock.seconds() - batch.started
-        self._running = False
-        self._pump()  # first of all: the graph shall not idle while answers are handed out
-        if isinstance(result, BaseException):
-            packed: Sequence[Buffer | BaseException] = [result] * len(batch.rows)
-        else:
-            packed = result.packed
+    def _come_round(self) -> None:
+        """The graph thread has answers, or room: hands out some of them, and asks for another turn for the rest."""
+        self._runner.fetched()
+        finished, left = self._runner.finished, A_TURN
+        while left > 0 and (self._handing is not None or finished):
+            if self._handing is None:
+                self._handing = (finished.popleft(), 0)
+                self._begin(*self._handing[0])
+            left -= self._hand_out(left)
+        self._fill()
+        self._wake_soon()
+        if self._handing is not None or finished:
+            self._clock.callLater(0, self._come_round)
+
+    def _begin(self, batch: Batch, packed: Sequence[Buffer | BaseException]) -> None:
         self._computed(batch, packed)
         self.batches += 1
         self._ran.append({row.data.key for row in batch.rows})
-        for row in batch.rows:
-            self._untwin(row)
-            for ask in row.asks:
-                ask.pending = None
-        self._hand_out(batch, packed)
 
-    def _hand_out(self, batch: Batch, packed: Sequence[Buffer | BaseException]) -> None:
-        """Each request gets its rows together: those that ran for it, then those that were collapsed."""
-        firsts: defaultdict[Asker, tuple[list[Ask], list[Buffer]]] = defaultdict(lambda: ([], []))
-        joined: defaultdict[Asker, tuple[list[Ask], list[Buffer]]] = defaultdict(lambda: ([], []))
-        for row, outputs in zip(batch.rows, packed, strict=True):
-            if isinstance(outputs, BaseException):
-                for ask in row.asks:
-                    ask.source.asker.failed(ask, outputs)
-                continue
+    def _hand_out(self, most: int) -> int:
+        """Hands out so many rows and asks of the batch in hand; how many. A row's asks stay together.
+
+        Each request gets its rows together: those that ran for it, then those that were collapsed.
+        """
+        assert self._handing is not None
+        (batch, packed), at = self._handing
+        untwin = self._queue.untwin
+        firsts: dict[Asker, tuple[list[Ask], list[Buffer]]] = {}
+        joined: dict[Asker, tuple[list[Ask], list[Buffer]]] = {}
+        faults: list[tuple[Ask, BaseException]] = []
+        done = 0
+        while at < len(packed) and done < most:
+            row, outputs = batch.rows[at], packed[at]
+            untwin(row)
+            fault = isinstance(outputs, BaseException)
             of = firsts
             for ask in row.asks:
-                asks, found = of[ask.source.asker]
+                ask.pending = None
+                if fault:
+                    faults.append((ask, outputs))
+                    continue
+                asker = ask.source.asker
+                asks, found = of.get(asker) or of.setdefault(asker, ([], []))
                 asks.append(ask)
                 found.append(outputs)
                 of = joined
-        for of, first in ((firsts, True), (joined, False)):
+            at += 1
+            done += 1 + len(row.asks)
+        self._handing = (self._handing[0], at) if at < len(packed) else None
+        for ask, error in faults:
+            ask.source.asker.failed(ask, error)
+        for of in (firsts, joined):
             for asker, (asks, found) in of.items():
-                asker.answered(asks, found, batch, first)
+                asker.answered(asks, found, batch, of is firsts)
+        return done
 
 
 def full(rows: int) -> Problem:
@@ -239,12 +233,3 @@ def full(rows: int) -> Problem:
     return Problem(
         503, f"the queue is full: {rows} rows wait; try again in a moment", reason="queue_full", retry_after=1
     )
-
-
-def run_batch(signature: Signature, data: Sequence[Ask], session: Session) -> BatchResult:
-    """Graph thread: stacks the rows and runs them."""
-    if data[0].index is None:
-        rows = data[0].source.rows
-    else:
-        rows = gather([(ask.source.rows, ask.index or 0) for ask in data])
-    return answer_batch(session, signature, rows)

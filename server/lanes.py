@@ -1,4 +1,4 @@
-"""The order in which pending rows run: lanes, two priorities, and the share of bulk. Reactor thread.
+"""The order in which pending rows run: lanes, two priorities, and the share of bulk. One thread at a time.
 
 Rows of one lane may share a batch. Interactive rows go first, oldest first; bulk rows fill what is left and get at
 least one row in eight while they wait.
@@ -8,10 +8,12 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any, Generic, Protocol, TypeVar
 
 from rowserve.handlers.items import Priority
 
+BULK = Priority.BULK
 BULK_SHARE = 8
 Lane = tuple[Any, ...]
 
@@ -21,6 +23,7 @@ class Queued(Protocol):
 
     priority: Priority
     order: int
+    deadline: float
 
     @property
     def lane(self) -> Lane:
@@ -56,10 +59,10 @@ class Lanes(Generic[R]):
 
     def add(self, row: R) -> None:
         """Queues a row behind its peers."""
-        lane = row.lane
-        if lane not in self._lanes:
-            self._lanes[lane] = Queues()
-        self._lanes[lane].of(row.priority)[row] = None
+        queues = self._lanes.get(row.lane)
+        if queues is None:
+            queues = self._lanes[row.lane] = Queues()
+        (queues.bulk if row.priority is BULK else queues.interactive)[row] = None
 
     def remove(self, row: R) -> None:
         """Takes a queued row out."""
@@ -83,6 +86,8 @@ class Lanes(Generic[R]):
         """The lane whose turn it is: that of the oldest interactive row, or of the oldest bulk row where there is no
         interactive one or bulk has been passed over for more than a batch."""
         oldest: list[tuple[int, Lane] | None] = [None, None]
+        if len(self._lanes) == 1:
+            return next(iter(self._lanes))
         for lane, queues in self._lanes.items():
             for at, queue in enumerate((queues.interactive, queues.bulk)):
                 if queue:
@@ -105,6 +110,10 @@ class Lanes(Generic[R]):
         """Rows queued in that lane."""
         queues = self._lanes[lane]
         return len(queues.interactive) + len(queues.bulk)
+
+    def deadlines(self, lane: Lane, limit: int) -> list[float]:
+        """Those of the first rows of that lane, of interactive ones only: bulk has time."""
+        return [row.deadline for row in islice(self._lanes[lane].interactive, limit)]
 
     def take(self, lane: Lane, limit: int) -> list[R]:
         """Takes up to `limit` rows: interactive ones but for the share that bulk is owed, then bulk."""

@@ -12,6 +12,8 @@ from rowserve.graphs.signature import Signature
 from rowserve.handlers.items import Priority
 from rowserve.server.lanes import Lane
 
+NEVER = float("inf")
+
 
 class Asker(Protocol):
     """A request as the batcher sees it."""
@@ -37,6 +39,7 @@ class Source:
     """What the rows of one array share: who asks for them, and how. `nbytes` is the size of one.
 
     `generation` is None where they are not to be kept. A `fresh` row joins a queued twin, but no running one.
+    `deadline` is when, by the batcher's clock, they are no longer wanted.
     """
 
     asker: Asker
@@ -46,6 +49,7 @@ class Source:
     nbytes: int
     generation: Generation | None = None
     fresh: bool = False
+    deadline: float = NEVER
 
 
 @dataclass(slots=True, eq=False)
@@ -64,26 +68,31 @@ class Ask:
 
 @dataclass(slots=True, eq=False)
 class PendingRow:
-    """A row that is queued or running. `data` is the ask that brought it, `asks` all who wait for it still."""
+    """A row that is queued or running. `data` is the ask that brought it, `asks` all who wait for it still.
+
+    `deadline` is the earliest of those who ever waited.
+    """
 
     data: Ask
     asks: list[Ask]
+    lane: Lane
     arrived: float
     order: int
     priority: Priority
+    deadline: float = NEVER
     running: bool = False
-
-    @property
-    def lane(self) -> Lane:
-        """Rows of equal lanes may share a batch."""
-        return self.data.source.lane
 
 
 @dataclass(slots=True, eq=False)
 class Batch:
-    """Rows of one session call. `queued` is how long its oldest row waited, `ran` how long it ran (seconds)."""
+    """Rows of one session call. `queued` is how long its oldest row waited, `ran` how long it ran (seconds).
+
+    `reason` says why it was not held any longer: the thread was free (`idle`), it was `full`, a larger or later one
+    would have missed a `deadline`, or its rows had waited for company as long as they may (`wait`).
+    """
 
     rows: list[PendingRow]
     started: float
     queued: float
+    reason: str = "idle"
     ran: float = 0.0

@@ -17,40 +17,80 @@ BROKEN = -666.0
 
 
 class SteppedGraphThread:
-    """A GraphThread whose work waits until `step` does it."""
+    """A GraphThread that takes its batches and work as soon as it is free, but is only done with them when it is told.
+
+    `turn` is a turn of the reactor: it makes the calls that the thread has asked for.
+    """
 
     def __init__(self, session: Any) -> None:
         self.session = session
-        self.inbox: deque[Any] = deque()
+        self.batches: Any = None
+        self.batch: Any = None  # the one that runs
+        self.work: deque[Any] = deque()
+        self.calls: deque[Any] = deque()
         self.failure: BaseException | None = None
 
     @property
-    def idle(self) -> bool:
-        return not self.inbox
+    def inbox(self) -> list[Any]:
+        """What it has begun, or been given."""
+        return [*([] if self.batch is None else [self.batch]), *self.work]
 
     def busy_seconds(self) -> float:
         return 0.0
 
+    def pull_from(self, batches: Any) -> None:
+        self.batches = batches
+
+    def call_in_reactor(self, call: Any) -> None:
+        self.calls.append(call)
+
+    def wake(self) -> None:
+        self._next()
+
     def run(self, work: Any, done: Any) -> None:
-        self.inbox.append((work, done))
+        self.work.append((work, done))
+
+    def finish(self) -> None:
+        """The thread's part of a step: it is done with what it has begun, and begins the next."""
+        if self.batch is not None:
+            batch, self.batch = self.batch, None
+            self.batches.over(batch, self._attempt(lambda session: self.batches.run(batch, session)))
+        elif self.work:
+            work, done = self.work.popleft()
+            result = self._attempt(work)
+            self.calls.append(lambda: done(result))
+        self._next()
+
+    def _attempt(self, work: Any) -> Any:
+        try:
+            return self.failure or work(self.session)
+        except BaseException as error:  # noqa: BLE001  as the real one does
+            return error
+
+    def _next(self) -> None:
+        if self.batch is None and not self.work and self.batches is not None:
+            self.batch = self.batches.take()
+
+    def turn(self) -> None:
+        """What the reactor does meanwhile."""
+        while self.calls:
+            self.calls.popleft()()
 
     def step(self) -> None:
-        """Does the oldest piece of work, and what the reactor would do with its result."""
-        work, done = self.inbox[0]
-        try:
-            result = self.failure or work(self.session)
-        except BaseException as error:  # noqa: BLE001  as the real one does
-            result = error
-        self.inbox.popleft()
-        done(result)
+        """It is done with what it has begun, and the reactor hears of it."""
+        self.turn()
+        self.finish()
+        self.turn()
 
     def step_all(self) -> None:
         """Steps until nothing is left to do."""
+        self.turn()
         while self.inbox:
             self.step()
 
     def stop(self) -> None:
-        self.inbox.clear()
+        self.work.clear()
+        self.batches = self.batch = None
 
 
 class SteppedPool:

@@ -46,14 +46,11 @@ def test_work_runs_on_one_thread_in_order_and_is_done_in_the_reactor():
 
     for number in range(3):
         reactor.graph.run(partial(work, number), done.append)
-    waiting = reactor.graph.idle
-    assert not waiting
     for _ in range(3):
         reactor.turn()
     assert done == [(session, 0), (session, 1), (session, 2)]
     assert len(set(ran_on)) == 1
     assert ran_on[0] != threading.get_ident()
-    assert reactor.graph.idle
     reactor.end()
     assert session.closed
 
@@ -105,4 +102,69 @@ def test_how_long_the_work_has_been_running_can_be_read_meanwhile():
     go_on.set()
     reactor.turn()
     assert reactor.graph.busy_seconds() == 0.0
+    reactor.end()
+
+
+class Numbers:
+    """Batches that are numbers: each is taken once, and what became of it noted."""
+
+    def __init__(self, *numbers: int) -> None:
+        self.waiting = list(numbers)
+        self.results: queue.Queue[Any] = queue.Queue()
+        self.begun: queue.Queue[int] = queue.Queue()
+        self.gate = threading.Semaphore(0)
+
+    def take(self) -> int | None:
+        return self.waiting.pop(0) if self.waiting else None
+
+    def run(self, batch: int, session: Any) -> float:
+        self.begun.put(batch)
+        assert self.gate.acquire(timeout=WAIT)
+        return 12 / batch
+
+    def over(self, batch: int, result: Any) -> None:
+        self.results.put((batch, result))
+
+
+def test_batches_follow_one_another_without_the_reactor_and_sleep_until_they_are_woken():
+    reactor = Reactor(ArithmeticSession)
+    batches = Numbers(1, 0, 3)
+    reactor.graph.pull_from(batches)
+    assert not reactor.threads
+    reactor.graph.wake()
+    batches.gate.release(3)
+    assert batches.results.get(timeout=WAIT) == (1, 12.0)
+    assert isinstance(batches.results.get(timeout=WAIT)[1], ZeroDivisionError)
+    assert batches.results.get(timeout=WAIT) == (3, 4.0)
+    batches.waiting.append(4)
+    batches.gate.release()
+    reactor.graph.wake()
+    assert batches.results.get(timeout=WAIT) == (4, 3.0)
+    assert reactor.calls.empty()
+    reactor.end()
+
+
+def test_other_work_goes_before_the_next_batch():
+    reactor = Reactor(ArithmeticSession)
+    batches = Numbers(1, 2)
+    reactor.graph.pull_from(batches)
+    reactor.graph.wake()
+    assert batches.begun.get(timeout=WAIT) == 1
+    done: list[Any] = []
+    reactor.graph.run(lambda session: list(batches.waiting), done.append)
+    batches.gate.release()
+    reactor.turn()
+    assert done == [[2]]
+    batches.gate.release()
+    assert batches.begun.get(timeout=WAIT) == 2
+    reactor.end()
+
+
+def test_a_model_that_does_not_load_fails_its_batches():
+    reactor = Reactor(lambda: 1 / 0)
+    batches = Numbers(1)
+    reactor.graph.pull_from(batches)
+    reactor.graph.wake()
+    batch, result = batches.results.get(timeout=WAIT)
+    assert (batch, type(result)) == (1, ZeroDivisionError)
     reactor.end()

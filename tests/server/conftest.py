@@ -12,10 +12,11 @@ from rowserve.cache.memory_store import MemoryStore
 from rowserve.cache.row_cache import RowCache
 from rowserve.graphs.signature import Signature
 from rowserve.handlers.items import Answer, CachePolicy, Item, ModelFace, Options, Outcome, Priority
-from rowserve.server.batcher import Batcher, BatchLimits
+from rowserve.server.batcher import Batcher
 from rowserve.server.metrics import Metrics
 from rowserve.server.models import ServedModel, ServedSignature
 from rowserve.server.pipeline import RowPipeline
+from rowserve.server.row_queue import BatchLimits
 from tests.doubles import ArithmeticSession, SteppedGraphThread, SteppedPool
 
 
@@ -114,7 +115,9 @@ class PipelineBench:
         **policy: Any,
     ) -> Asked:
         options = Options("test", priority, timeout, CachePolicy(**policy))
-        return Asked(self.pipeline.answer(self.model, signature or self.signature, items, options))
+        asked = Asked(self.pipeline.answer(self.model, signature or self.signature, items, options))
+        self.clock.advance(0)  # the reactor's turn ends
+        return asked
 
     def answer(self, *items: Item, **options: Any) -> Asked:
         """Asks, and lets pool and graph do all they have to."""
@@ -123,9 +126,16 @@ class PipelineBench:
         return asked
 
     def run(self) -> None:
-        while self.pool.calls or self.graph.inbox:
+        while self.pool.calls or self.begun() or self.graph.calls:
             self.pool.step_all()
+            self.begun()
             self.graph.step_all()
+
+    def begun(self) -> bool:
+        """Whether the graph has something to do, when the reactor's turn has ended."""
+        if self.model.batcher._waking:
+            self.clock.advance(0)
+        return bool(self.graph.inbox)
 
     def write(self) -> None:
         """Lets the cache's writer do what it has to."""

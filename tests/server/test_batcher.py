@@ -13,10 +13,12 @@ from rowserve.graphs.rows import Buffer, RowLayout
 from rowserve.graphs.session import GraphSession  # noqa: F401  (the interface that the double stands for)
 from rowserve.handlers.items import Priority
 from rowserve.handlers.problem import Problem
-from rowserve.server.batcher import Batcher, BatchLimits
+from rowserve.server.batcher import Batcher
 from rowserve.server.pending_rows import Ask, Batch, Source
+from rowserve.server.row_queue import BatchLimits
 from tests.doubles import BROKEN, ArithmeticSession, SteppedGraphThread, number_rows
 
+INTERACTIVE, BULK = Priority.INTERACTIVE, Priority.BULK
 LAYOUT = RowLayout(ArithmeticSession().signatures[0].outputs)
 
 
@@ -25,6 +27,7 @@ class Asking:
 
     def __init__(self, bench: Bench, numbers: Sequence[float], priority: Priority, **ask: Any) -> None:
         self.priority = priority
+        self.batcher = bench.batcher
         self.answers: dict[int, Any] = {}
         self.firsts: list[int] = []
         rows = number_rows(*numbers)
@@ -33,6 +36,16 @@ class Asking:
         source = Source(self, bench.signature, rows, lane, 16, **ask)
         self.asks = [Ask(source, at, at, str(n).encode() if keyed else None) for at, n in enumerate(numbers)]
         self.left = list(self.asks)
+
+    def ask(self) -> None:
+        self.batcher.admit(self, len(self.asks), 16 * len(self.asks))
+        self.batcher.feed(self)
+
+    def enter(self) -> bool:
+        entered = self.batcher.enter(self, self.asks, 16 * len(self.asks))
+        if entered:
+            self.left = []
+        return entered
 
     def next_asks(self, rows: int, nbytes: float) -> Sequence[Ask]:
         most = min(rows, ceil(nbytes / 16))
@@ -67,9 +80,15 @@ class Bench:
 
     def ask(self, *numbers: float, priority: Priority = Priority.INTERACTIVE, **more: Any) -> Asking:
         asking = Asking(self, numbers, priority, **more)
-        self.batcher.admit(asking, len(numbers), 16 * len(numbers))
-        self.batcher.feed(asking)
+        asking.ask()
+        self.clock.advance(0)  # the reactor's turn ends
         return asking
+
+    def finish(self) -> None:
+        """Everything comes to its end."""
+        while self.graph.inbox or self.graph.calls or self.batcher.rows or self.clock.getDelayedCalls():
+            self.graph.step()
+            self.clock.advance(0.1)
 
     def bulk(self, *numbers: float, **more: Any) -> Asking:
         return self.ask(*numbers, priority=Priority.BULK, **more)
@@ -169,6 +188,7 @@ def test_who_leaves_makes_room_for_those_that_wait():
 def test_who_leaves_while_being_fed_brings_no_more_rows():
     bench = Bench(queue_rows=4, max_rows=2)
     asking = bench.bulk(*map(float, range(10)))
+    bench.graph.turn()
     bench.batcher.leave(asking, asking.asks)
     bench.graph.step_all()
     assert bench.session.seen == [[0.0] * 4, [1.0] * 4]
@@ -178,6 +198,7 @@ def test_who_leaves_while_being_fed_brings_no_more_rows():
 def test_the_queue_is_full_again_before_the_graph_is_free():
     bench = Bench(queue_rows=8, max_rows=2)
     bench.bulk(*map(float, range(20)))
+    bench.graph.turn()
     assert (len(bench.graph.inbox), bench.batcher.rows) == (1, 4)
 
 
@@ -381,41 +402,54 @@ def test_max_wait_with_everybody_gone_runs_nothing():
 steps = st.lists(
     st.one_of(
         st.tuples(st.just("ask"), st.lists(st.integers(0, 12), min_size=1, max_size=6), st.booleans(), st.booleans()),
+        st.tuples(st.just("enter"), st.lists(st.integers(0, 12), min_size=1, max_size=6), st.booleans()),
         st.tuples(st.just("leave"), st.integers(0, 40)),
-        st.tuples(st.just("step")),
+        st.tuples(st.sampled_from(["finish", "turn", "step", "tick"])),
     ),
     max_size=60,
 )
 
 
-@given(steps, st.integers(1, 5), st.integers(1, 12))
-def test_any_schedule_settles_every_row_once(schedule, max_rows, queue_rows):
-    bench = Bench(max_rows=max_rows, queue_rows=queue_rows)
+@given(steps, st.integers(1, 5), st.integers(1, 12), st.sampled_from([0.0, 1.0]), st.integers(1, 8))
+def test_any_schedule_settles_every_row_once(schedule, max_rows, queue_rows, max_wait, a_turn):
+    bench = Bench(max_rows=max_rows, queue_rows=queue_rows, max_wait=max_wait)
     askings: list[tuple[Asking, list[int]]] = []
     gone: set[int] = set()
-    for step in schedule:
-        if step[0] == "ask":
-            priority = Priority.BULK if step[2] else Priority.INTERACTIVE
-            try:
-                askings.append((bench.ask(*map(float, step[1]), priority=priority, fresh=step[3]), step[1]))
-            except Problem:
-                assert bench.batcher.rows or bench.batcher._promises
-        elif step[0] == "leave" and step[1] < len(askings):
-            asking = askings[step[1]][0]
-            bench.batcher.leave(asking, asking.asks)
-            asking.left.clear()
-            gone.add(step[1])
-        elif step[0] == "step" and bench.graph.inbox:
-            bench.graph.step()
-        assert 0 <= bench.batcher.rows <= queue_rows
-    bench.graph.step_all()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("rowserve.server.batcher.A_TURN", a_turn)
+        for step in schedule:
+            if step[0] in {"ask", "enter"}:
+                asking = Asking(bench, list(map(float, step[1])), BULK if step[2] else INTERACTIVE, fresh=step[-1])
+                try:
+                    if step[0] == "ask" or not asking.enter():
+                        asking.ask()
+                    bench.clock.advance(0)
+                    askings.append((asking, step[1]))
+                except Problem:
+                    assert bench.batcher.rows or bench.batcher._promises
+            elif step[0] == "leave" and step[1] < len(askings):
+                asking = askings[step[1]][0]
+                bench.batcher.leave(asking, asking.asks)
+                asking.left.clear()
+                gone.add(step[1])
+                bench.clock.advance(0)
+            elif step[0] == "tick":
+                bench.clock.advance(0.4)
+            elif step[0] in {"finish", "turn", "step"}:
+                getattr(bench.graph, step[0])()
+            assert 0 <= bench.batcher.rows <= queue_rows
+            assert bench.graph.inbox or not bench.batcher.rows or max_wait
+        bench.finish()
     for at, (asking, numbers) in enumerate(askings):
         assert all(asking.answers[place] == numbers[place] for place in asking.answers)
         if at not in gone:
             assert len(asking.answers) == len(numbers)
-    assert (bench.batcher.rows, bench.batcher.bytes, bench.batcher._promises, bench.batcher._twins) == (0, 0, {}, {})
-    assert not bench.batcher._lanes._lanes
+    batcher = bench.batcher
+    assert (batcher.rows, batcher.bytes, batcher._promises, batcher._queue._twins) == (0, 0, {}, {})
+    assert (batcher._promised_rows, batcher._promised_bytes, any(batcher._feeding)) == (0, 0, False)
+    assert not batcher._queue._lanes._lanes
     assert all(size <= max_rows for size in bench.session.batches)
+    assert len(bench.computed) == sum(bench.session.batches)
 
 
 def test_batches_have_few_sizes_and_hold_most_of_what_waits():

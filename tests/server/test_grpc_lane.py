@@ -92,7 +92,7 @@ def answered(client: Client, bench: PipelineBench, message: bytes, **more: Any) 
     """A call whose rows the graph has run, if it had to."""
     call = client.begin(DOUBLE, message, **more)
     while not call.done():
-        client.reactor.until(lambda: call.done() or bool(bench.graph.inbox))
+        client.reactor.until(lambda: call.done() or bench.begun())
         bench.run()
     return call
 
@@ -220,7 +220,7 @@ def test_cache_control_is_metadata(client: Client, bench: PipelineBench) -> None
 
 def test_the_calls_deadline_is_the_rows(client: Client, bench: PipelineBench) -> None:
     call = client.begin(DOUBLE, floats(1), timeout=50)
-    client.reactor.until(lambda: bool(bench.graph.inbox))
+    client.reactor.until(bench.begun)
     bench.clock.advance(49)
     assert bench.counts == {"asked": 1, "pending": 1}
     bench.clock.advance(2)  # gRPC rounds what is left of a deadline up
@@ -235,7 +235,7 @@ def test_the_calls_deadline_is_the_rows(client: Client, bench: PipelineBench) ->
 
 def test_the_earlier_of_two_deadlines_counts(client: Client, bench: PipelineBench) -> None:
     call = client.begin(DOUBLE, floats(1), timeout=50, metadata=[("request-timeout", "3")])
-    client.reactor.until(lambda: bool(bench.graph.inbox))
+    client.reactor.until(bench.begun)
     bench.clock.advance(3)
     client.reactor.until(call.done)
     assert call.details() == "no answer within 3 s"
@@ -243,7 +243,7 @@ def test_the_earlier_of_two_deadlines_counts(client: Client, bench: PipelineBenc
 
 def test_a_cancelled_calls_row_leaves_the_queue(client: Client, bench: PipelineBench) -> None:
     running = client.begin(DOUBLE, floats(1))
-    client.reactor.until(lambda: bool(bench.graph.inbox))
+    client.reactor.until(bench.begun)
     waiting = client.begin(DOUBLE, floats(2))
     client.reactor.until(lambda: bench.counts["pending"] == 2)
     waiting.cancel()
@@ -272,7 +272,7 @@ def test_drained_it_takes_no_new_calls_and_finishes_those_that_run(lane: Any, be
     server, client = lane
     idle: list[bool] = []
     running = client.begin(DOUBLE, floats(1))
-    client.reactor.until(lambda: bool(bench.graph.inbox))
+    client.reactor.until(bench.begun)
     server.when_idle(lambda: idle.append(True))
     server.drain()
     client.reactor.until(lambda: refused(client.port))
@@ -291,7 +291,7 @@ def test_drained_it_takes_no_new_calls_and_finishes_those_that_run(lane: Any, be
 def test_aborted_it_ends_what_runs(lane: Any, bench: PipelineBench) -> None:
     server, client = lane
     running = client.begin(DOUBLE, floats(1))
-    client.reactor.until(lambda: bool(bench.graph.inbox))
+    client.reactor.until(bench.begun)
     server.abort()
     client.reactor.until(running.done)
     assert running.code() is StatusCode.UNAVAILABLE

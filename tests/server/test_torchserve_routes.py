@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from rowserve.server.batcher import BatchLimits
 from rowserve.server.limits import Limits
+from rowserve.server.row_queue import BatchLimits
 from tests.http_doubles import Server, form, head
 
 ROW = struct.pack("<2f", 1, 2)
