@@ -122,6 +122,14 @@ class Answer:
     def __len__(self) -> int:
         return len(self.packed)
 
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all packed rows."""
+        size = self.layout.row_bytes
+        if size is not None and not self.alone:
+            return size * len(self.packed)
+        return sum(len(row) for row in self.packed if row is not None)
+
     def row(self, index: int, names: Iterable[str] | None = None) -> dict[str, Array]:
         """Row `index`: each output in its row shape. Raises the row's Problem.
 

@@ -29,17 +29,12 @@ def answer_in_pieces(
     The pieces of a larger request follow one another. The first must find room in the queue as any request; the others
     wait for it, as bulk does.
     """
-    pieces: list[Sequence[Item]] = [items] if signature.alone or few(items) else list(cut(items))
+    if signature.alone or (len(items) == 1 and type(items[0]) is Rows and items[0].count <= PIECE_ROWS):
+        return pipeline.answer(model, signature, items, options)
+    pieces = list(cut(items))
     if len(pieces) <= 1:
         return pipeline.answer(model, signature, items, options)
     return Pieces(pipeline, model, signature, pieces, options).done
-
-
-def few(items: Sequence[Item]) -> bool:
-    """Whether they make one piece: of one array, or single rows, that is told without counting them."""
-    if len(items) == 1:
-        return not isinstance(items[0], Rows) or items[0].count <= PIECE_ROWS
-    return False
 
 
 def cut(items: Sequence[Item]) -> Iterator[list[Item]]:

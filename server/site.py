@@ -95,27 +95,25 @@ class Api:
         body: Buffer,
     ) -> None:
         """The same for a body that is here: the part of a form that counts."""
-        answer = partial(self.answer, request, served)
         if len(body) > self.limits.pool_parse_bytes:
-            request.wait_for(self.defer_to_pool(partial(read, body)), answer)
+            request.wait_for(self.defer_to_pool(partial(read, body)), partial(self.answer, request, served))
         else:
-            answer(read(body))
+            self.answer(request, served, read(body))
 
     def answer(self, request: ApiRequest, served: ServedModel, question: Question[Encoded] | Encoded) -> None:
-        """Answers what was asked; a large answer is encoded on the pool."""
+        """Answers what was asked."""
         if isinstance(question, Encoded):
             request.respond(question)
             return
-
-        def respond(answer: Answer) -> None:
-            encode = partial(question.encode, answer)
-            if sum(len(row) for row in answer.packed if row is not None) > self.limits.pool_encode_bytes:
-                request.wait_for(self.defer_to_pool(encode), request.respond)
-            else:
-                request.respond(encode())
-
         answer = answer_in_pieces(self.pipeline, served, question.signature, question.items, question.options)
-        if isinstance(answer, Deferred):
-            request.wait_for(answer, respond)
+        if type(answer) is Answer:  # to ask whether it is a Deferred costs more, as that is an abstract class
+            self._respond(request, question, answer)
         else:
-            respond(answer)
+            request.wait_for(answer, partial(self._respond, request, question))
+
+    def _respond(self, request: ApiRequest, question: Question[Encoded], answer: Answer) -> None:
+        """Encodes the answer; a large one on the pool."""
+        if answer.nbytes > self.limits.pool_encode_bytes:
+            request.wait_for(self.defer_to_pool(partial(question.encode, answer)), request.respond)
+        else:
+            request.respond(question.encode(answer))

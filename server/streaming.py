@@ -183,7 +183,7 @@ class RowStream(BodySink):
         if self._small and len(group.lines) == self._read and not self._lines:
             group.headers = answer_headers(answer, ndjson.CONTENT_TYPE)
         encode = partial(ndjson.encode_lines, self._model.face, answer, self._wants, group.first)
-        if sum(len(row) for row in answer.packed if row is not None) > self._api.limits.pool_encode_bytes:
+        if answer.nbytes > self._api.limits.pool_encode_bytes:
             self._when(group, self._api.defer_to_pool(encode), partial(self._done, group))
         else:
             self._done(group, encode())
