@@ -41,6 +41,7 @@ class ServedSignature:
         self._cache = cache
         self._description = description
         self._generation = None if signature.static_inputs else self._derive({})
+        self._lane = (signature.name, b"")
 
     def _derive(self, static: Mapping[str, Array]) -> Generation:
         about = self._description
@@ -50,6 +51,8 @@ class ServedSignature:
 
     def lane(self, rows: Rows) -> tuple[Any, ...]:
         """Rows with the same lane may share a batch: same signature, static inputs and row shapes."""
+        if self._generation is not None and self.inputs.row_bytes is not None:
+            return self._lane
         static = self.generation(rows.static).digest if rows.static else b""
         if self.inputs.row_bytes is not None:
             return (self.signature.name, static)

@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import sys
-from collections import deque
 from collections.abc import Sequence
-from enum import Enum
 from functools import partial
-from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from twisted.internet.defer import Deferred
@@ -18,18 +14,15 @@ from rowserve.handlers.problem import Problem
 from rowserve.server.decoding import Decoding, Upload
 from rowserve.server.faults import not_cached, problem_of
 from rowserve.server.models import ServedModel, ServedSignature
-from rowserve.server.pending_rows import Ask, Batch, Source
+from rowserve.server.pending_rows import NEVER, Ask, Batch, Source
+from rowserve.server.waiting_asks import WaitingAsks
 
 if TYPE_CHECKING:
     from rowserve.server.pipeline import RowPipeline
 
 
-class State(Enum):
-    """Where a request stands: an OPEN one has rows on their way."""
-
-    STARTING = "starting"
-    OPEN = "open"
-    CLOSED = "closed"
+FAILED, HIT, COMPUTED = Outcome.FAILED, Outcome.HIT, Outcome.COMPUTED  # to look these up in their classes costs more
+BULK = Priority.BULK
 
 
 class PendingAnswer:
@@ -38,6 +31,12 @@ class PendingAnswer:
     Every row is counted once: as a hit, as answered, or as failed (by its own fault, late, refused or cancelled).
     `start` raises Problem for a fault of the whole request; later ones fail the Deferred.
     """
+
+    __slots__ = (
+        "_asks", "_batcher", "_began", "_bypassed", "_closed", "_counts", "_deadline", "_deferred", "_errors",
+        "_involved", "_missing", "_options", "_outcomes", "_packed", "_pictures", "_pipeline", "_served", "_timer",
+        "_timing", "_waiting", "priority",
+    )  # fmt: skip
 
     def __init__(
         self, pipeline: RowPipeline, model: ServedModel, served: ServedSignature, options: Options, began: float
@@ -50,126 +49,122 @@ class PendingAnswer:
         self._counts = model.counts(options.protocol)
         self._began = began
         self._bypassed = not served.cached or options.cache.no_store
+        self._deadline = NEVER if options.timeout is None else began + options.timeout
         self._timing = Timing()
         self._asks: list[Ask] = []
-        self._ready: deque[Ask] = deque()
-        name = partial(pipeline.alias, served)
-        self._pictures = Decoding(pipeline, self, name, ahead=2 * model.batcher.limits.max_rows)
-        self._since = self._looked = model.batcher.batches
-        self._sure = sys.maxsize  # rows at the head of the line that are known to be missing: at first, all
+        self._waiting: WaitingAsks | None = None
+        self._pictures: Decoding | None = None
+        self._involved = False  # the batcher may know of this request when all its rows are settled
         self._timer: Any = None
-        self._state = State.STARTING
-        self._deferred: Deferred[Answer] = Deferred(lambda _: self._cancelled())
+        self._closed = False
+        self._deferred: Deferred[Answer] = Deferred(self._cancelled)
 
     def start(
         self, items: Sequence[Item], keys: Sequence[bytes | None], found: Sequence[Buffer | None]
     ) -> Deferred[Answer]:
         """Takes what was found and sets the rest going. `keys` and `found` are empty where nothing was looked up."""
-        alone = self._served.alone
-        total = sum(1 if alone or not isinstance(item, Rows) else item.count for item in items)
-        self._packed = list(found) or [None] * total
-        self._outcomes = [Outcome.FAILED] * total
+        self._packed = packed = list(found) or [None] * self._rows(items)
+        total = len(packed)
+        missing = packed.count(None)
+        self._missing = missing + 1  # until this is done there is no answer
+        self._outcomes = [FAILED] * total
         self._errors: dict[int, Problem] = {}
-        self._missing = total
         self._counts.ask(total)
-        self._settle([at for at, packed in enumerate(self._packed) if packed is not None], Outcome.HIT)
-        self._sort(items, keys or [None] * total)
-        pictures = len(self._pictures)
-        nbytes = sum(ask.source.nbytes for ask in self._ready) + pictures * (self._served.inputs.row_bytes or 0)
-        if self._ready and self._options.cache.only_if_cached:
-            raise self._abandon(not_cached(len(self._ready)))
-        try:
-            self._batcher.admit(self, len(self._ready) + pictures, nbytes)
-        except Problem as problem:
-            raise self._abandon(problem) from None
+        if missing < total:
+            self._outcomes = [FAILED if each is None else HIT for each in packed]
+            self._counts.settle(HIT, total - missing)
+        nbytes = self._sort(items, keys or [None] * total)
+        if self._asks and self._options.cache.only_if_cached:
+            raise self._abandon(not_cached(len(self._asks)))
         self._timing.cache = self._pipeline.clock.seconds() - self._began
+        if self._pictures is not None or not self._batcher.enter(self, self._asks, nbytes):
+            self._queue_up(nbytes)
         if self._options.timeout is not None:
             self._timer = self._pipeline.clock.callLater(self._options.timeout, self._late)
-        self._state = State.OPEN
-        self._pictures.go_on()
-        if self._ready:
+        if self._pictures is not None:
+            self._pictures.go_on()
+        if self._waiting:
             self._batcher.feed(self)
-        self._finish_if_complete()
+        self._missing -= 1
+        if not self._missing:
+            self._finish()
         return self._deferred
 
-    def _sort(self, items: Sequence[Item], keys: Sequence[bytes | None]) -> None:
-        """Puts each missing row where it goes next: to the batcher, to the decode pool, or among the faults."""
-        at = 0
+    def _rows(self, items: Sequence[Item]) -> int:
+        """How many rows these are."""
+        if self._served.alone:
+            return len(items)
+        return sum(item.count if isinstance(item, Rows) else 1 for item in items)
+
+    def _sort(self, items: Sequence[Item], keys: Sequence[bytes | None]) -> int:
+        """Puts each missing row where it goes next: to the batcher, to the decode pool, or among the faults.
+
+        How many bytes the rows have that wait for the graph.
+        """
+        at, packed, nbytes = 0, self._packed, 0
         for item in items:
             if isinstance(item, Rows) and not self._served.alone:
-                wanted = [index for index in range(item.count) if self._packed[at + index] is None]
+                wanted = [index for index, each in enumerate(packed[at : at + item.count], at) if each is None]
                 if wanted:
                     source = self._source(item, keys[at] is not None)
-                    self._ready_up([Ask(source, at + index, index, keys[at + index]) for index in wanted])
+                    self._asks += [Ask(source, position, position - at, keys[position]) for position in wanted]
+                    nbytes += len(wanted) * source.nbytes
                 at += item.count
                 continue
             if isinstance(item, Rows):
-                self._ready_up([Ask(self._source(item, False), at, None)])
+                self._asks.append(Ask(self._source(item, False), at, None))
+                nbytes += item.nbytes
             elif isinstance(item, Picture):
-                if self._packed[at] is None:
-                    self._pictures.add(Upload(at, item, keys[at]))
+                if packed[at] is None:
+                    self._decode(Upload(at, item, keys[at]))
             else:
                 self._fail(at, item)
             at += 1
+        return nbytes
+
+    def _decode(self, upload: Upload) -> None:
+        if self._pictures is None:
+            name = partial(self._pipeline.alias, self._served)
+            self._pictures = Decoding(self._pipeline, self, name, ahead=2 * self._batcher.limits.max_rows)
+        self._pictures.add(upload)
 
     def _source(self, rows: Rows, keyed: bool) -> Source:
         """What the rows of an array share; it is one unit where the signature's requests run alone."""
         served = self._served
         size = rows.nbytes if served.alone else served.inputs.row_bytes or rows.nbytes // rows.count
         generation = served.generation(rows.static) if keyed else None
-        return Source(self, served.signature, rows, served.lane(rows), size, generation, self._options.cache.no_cache)
+        fresh = self._options.cache.no_cache
+        return Source(self, served.signature, rows, served.lane(rows), size, generation, fresh, self._deadline)
 
-    def _ready_up(self, asks: Sequence[Ask]) -> None:
-        """Missing rows are ready for the batcher."""
-        self._asks += asks
-        self._ready += asks
+    def _queue_up(self, nbytes: int) -> None:
+        """The rows go into the queue as there is room, and as pictures become rows. Raises Problem where it is full."""
+        pictures = 0 if self._pictures is None else len(self._pictures)
+        rows = len(self._asks) + pictures
+        try:
+            self._batcher.admit(self, rows, nbytes + pictures * (self._served.inputs.row_bytes or 0))
+        except Problem as problem:
+            raise self._abandon(problem) from None
+        self._involved = True
+        self._waiting = WaitingAsks(self._batcher, self._asks, self._look_up, self._hit)
 
     def next_asks(self, rows: int, nbytes: float) -> Sequence[Ask]:
         """The next rows for the queue."""
-        if self._looked != self._batcher.batches:
-            self._looked, self._sure = self._batcher.batches, 0
-        if not self._sure:
-            self._look_again()
-        asks: list[Ask] = []
-        ready, most = self._ready, min(rows, self._sure)
-        while ready and len(asks) < most and nbytes > 0:
-            ask = ready.popleft()
-            nbytes -= ask.source.nbytes
-            asks.append(ask)
-        self._sure -= len(asks)
-        return asks
-
-    def _look_again(self) -> None:
-        """Batches have run: rows that waited for room may have been in them for somebody else. One batch's worth is
-        looked up at a time, until some are found missing; `_sure` counts those at the head of the line."""
-        while self._ready and not self._sure:
-            ahead = list(islice(self._ready, self._batcher.limits.max_rows))
-            keys = [ask.key for ask in ahead]
-            if not self._batcher.may_have_run(keys, self._since):  # to look costs 10 us a row when threads are busy
-                self._sure = len(ahead)
-                return
-            found = self._pipeline.look_up(self._served, keys, self._options)
-            for _ in ahead:
-                self._ready.popleft()
-            missing = [ask for ask, packed in zip(ahead, found, strict=True) if packed is None]
-            self._ready.extendleft(reversed(missing))
-            self._sure = len(missing)
-            for ask, packed in zip(ahead, found, strict=True):
-                if packed is not None:
-                    self._hit(ask.position, packed)
+        return () if self._waiting is None else self._waiting.take(rows, nbytes)
 
     def answered(self, asks: Sequence[Ask], packed: Sequence[Buffer], batch: Batch, first: bool) -> None:
         """Rows' outputs have come."""
-        if self._state is State.CLOSED:
+        if self._closed:
             return
-        self._timing.queue = max(self._timing.queue, batch.queued)
-        self._timing.graph = max(self._timing.graph, batch.ran)
-        positions = [ask.position for ask in asks]
-        for position, outputs in zip(positions, packed, strict=True):
-            self._packed[position] = outputs
-        outcome = Outcome.COMPUTED if first else Outcome.COLLAPSED
-        self._settle(positions, Outcome.BYPASSED if self._bypassed else outcome)
-        self._finish_if_complete()
+        timing = self._timing
+        timing.queue = max(timing.queue, batch.queued)
+        timing.graph = max(timing.graph, batch.ran)
+        outcome = Outcome.BYPASSED if self._bypassed else COMPUTED if first else Outcome.COLLAPSED
+        for ask, outputs in zip(asks, packed, strict=True):
+            self._packed[ask.position] = outputs
+            self._outcomes[ask.position] = outcome
+        self._settled([ask.position for ask in asks], outcome)
+        if not self._missing:
+            self._finish()
 
     def failed(self, ask: Ask, error: BaseException) -> None:
         """A row has failed."""
@@ -200,9 +195,10 @@ class PendingAnswer:
         if self._options.cache.only_if_cached:
             self._deferred.errback(self._abandon(not_cached(1)))
             return
-        self._ready_up(
-            [Ask(self._source(rows, key is not None), upload.position, None if self._served.alone else 0, key)]
-        )
+        ask = Ask(self._source(rows, key is not None), upload.position, None if self._served.alone else 0, key)
+        assert self._waiting is not None
+        self._asks.append(ask)
+        self._waiting.add(ask)
         self._batcher.feed(self)
 
     def undecodable(self, upload: Upload, problem: Problem) -> None:
@@ -211,47 +207,49 @@ class PendingAnswer:
 
     def _found(self, position: int, key: bytes) -> bool:
         """Settles a row as a hit, if it is one by now."""
-        (found,) = self._pipeline.look_up(self._served, [key], self._options)
+        (found,) = self._look_up([key])
         if found is None:
             return False
         self._hit(position, found)
         return True
 
+    def _look_up(self, keys: Sequence[bytes | None]) -> Sequence[Buffer | None]:
+        return self._pipeline.look_up(self._served, keys, self._options)
+
     def _hit(self, position: int, found: Buffer) -> None:
         self._packed[position] = found
-        self._settle([position], Outcome.HIT)
-        self._finish_if_complete()
+        self._outcomes[position] = HIT
+        self._settled([position], HIT)
+        if not self._missing:
+            self._finish()
 
-    def _settle(self, positions: Sequence[int], outcome: Outcome, reason: str = "") -> None:
+    def _settled(self, positions: Sequence[int], outcome: Outcome, reason: str = "") -> None:
         """Counts rows as done."""
-        if not positions:
-            return
-        for position in positions:
-            self._outcomes[position] = outcome
         self._missing -= len(positions)
         self._counts.settle(outcome, len(positions), reason)
-        if self._pictures:
+        if self._pictures is not None:
             for position in positions:
                 self._pictures.settled(position)
 
     def _fail(self, position: int, problem: Problem) -> None:
-        if self._state is State.CLOSED:
+        if self._closed:
             return
         self._errors[position] = problem
-        self._settle([position], Outcome.FAILED, problem.reason)
-        self._finish_if_complete()
+        self._settled([position], FAILED, problem.reason)
+        if not self._missing:
+            self._finish()
 
-    def _finish_if_complete(self) -> None:
-        if self._missing or self._state is not State.OPEN:
-            return
+    def _finish(self) -> None:
+        """All rows are settled."""
         self._close()
-        self._counts.took(self._outcomes, self._pipeline.clock.seconds() - self._began, self._timing.cache)
-        self._timing.decode = self._pictures.seconds
-        answer = Answer(
-            self._served.outputs, self._packed, self._outcomes, self._errors, self._timing, self._served.alone
-        )
-        if self.priority is Priority.BULK:
-            self._pipeline.when_kept(lambda: self._hand_over(answer))
+        timing = self._timing
+        self._counts.took(self._outcomes, self._pipeline.clock.seconds() - self._began, timing.cache)
+        if self._pictures is not None:
+            timing.decode = self._pictures.seconds
+        served = self._served
+        answer = Answer(served.outputs, self._packed, self._outcomes, self._errors, timing, served.alone)
+        if self.priority is BULK:
+            self._pipeline.when_kept(partial(self._hand_over, answer))
         else:
             self._hand_over(answer)
 
@@ -262,22 +260,25 @@ class PendingAnswer:
     def _late(self) -> None:
         """The deadline has come: what is missing fails, on time, whatever the graph does."""
         problem = Problem(504, f"no answer within {self._options.timeout:g} s", reason="deadline")
-        self._pictures.stop()
+        self._involved = True
+        if self._pictures is not None:
+            self._pictures.stop()
         rest = self._rest()
         self._errors.update((position, problem) for position in rest)
-        self._settle(rest, Outcome.FAILED, problem.reason)
-        self._finish_if_complete()
+        self._settled(rest, FAILED, problem.reason)
+        self._finish()
 
     def _abandon(self, problem: Problem) -> Problem:
         """Gives the whole request up: its rows count as failed, also those that were found."""
         rest = self._rest()
-        self._counts.settle(Outcome.FAILED, len(rest), problem.reason)
+        self._counts.settle(FAILED, len(rest), problem.reason)
+        self._involved = True
         self._close()
         return problem
 
-    def _cancelled(self) -> None:
+    def _cancelled(self, _deferred: Deferred[Answer]) -> None:
         """The client has gone."""
-        if self._state is not State.CLOSED:
+        if not self._closed:
             self._abandon(Problem(499, "the client has gone", reason="cancelled"))
 
     def _rest(self) -> list[int]:
@@ -285,8 +286,10 @@ class PendingAnswer:
         return [at for at, packed in enumerate(self._packed) if packed is None and at not in self._errors]
 
     def _close(self) -> None:
-        self._state = State.CLOSED
-        self._pictures.stop()
+        self._closed = True
+        if self._pictures is not None:
+            self._pictures.stop()
         if self._timer is not None and self._timer.active():
             self._timer.cancel()
-        self._batcher.leave(self, self._asks)
+        if self._involved:
+            self._batcher.leave(self, self._asks)
