@@ -1,4 +1,4 @@
-"""What is known of a loaded model, complete enough to compute cache keys in a process without TensorFlow.
+"""What is known of a loaded model, complete enough to compute cache keys in a process without the engine.
 
 Pure values, safe on any thread. A description is worked out once, at the first load, and remembered beside
 the rows.
@@ -12,13 +12,13 @@ from dataclasses import dataclass, field
 
 from blake3 import blake3
 
-from rowserve.graphs.execution import exact_facts, tensorflow_version
+from rowserve.graphs.execution import cpu, engine_version, exact_facts, schedulable_cores
 from rowserve.graphs.load_settings import LoadSettings
 from rowserve.graphs.signature import Signature
 
 # Raise it when loading or the self-test comes to other findings for the same model, or the document below
 # changes.
-CODE_VERSION = 1
+CODE_VERSION = 2
 CONTEXT = "rowserve model description, format 1"
 
 
@@ -26,7 +26,8 @@ CONTEXT = "rowserve model description, format 1"
 class ModelDescription:
     """A model as the rest of the program sees it.
 
-    `loader` is "v1", "v2 frozen" or "v2 function". `exact_sizes` holds, by signature, the batch sizes that
+    `loader` is "v1", "v2 frozen", "v2 function" or "openvino"; `op_threads` the threads of one op, 0 where nobody chose.
+    `exact_sizes` holds, by signature, the batch sizes that
     exact mode may run, ascending; it is empty in fast mode. `execution` goes into every key. `notes` are
     findings for the log, a sentence each.
     """
@@ -38,6 +39,7 @@ class ModelDescription:
     exact_sizes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     execution: Mapping[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    op_threads: int = 0
 
     def to_json(self) -> bytes:
         """As a small document."""
@@ -46,6 +48,7 @@ class ModelDescription:
             "signatures": [signature.to_plain() for signature in self.signatures.values()],
             "loader": self.loader,
             "frozen": self.frozen,
+            "op_threads": self.op_threads,
             "exact_sizes": {name: list(sizes) for name, sizes in self.exact_sizes.items()},
             "execution": dict(self.execution),
             "notes": list(self.notes),
@@ -66,15 +69,19 @@ class ModelDescription:
                 {name: tuple(sizes) for name, sizes in plain["exact_sizes"].items()},
                 plain["execution"],
                 tuple(plain["notes"]),
+                plain["op_threads"],
             )
         except (KeyError, TypeError, AttributeError) as error:
             raise ValueError(f"not a model description: {error!r}") from None
 
 
 def description_name(fingerprint: str, settings: LoadSettings) -> bytes:
-    """32 bytes under which a description is remembered: the same only for the same model, settings, code and
-    TensorFlow.
+    """32 bytes under which a description is remembered: the same only for the same model, settings, code,
+    engine and machine, as threads are chosen for its cores.
     """
-    facts = exact_facts(settings.op_threads) if settings.exact else {"tensorflow": tensorflow_version()}
+    if settings.exact:
+        facts = exact_facts(settings.engine, settings.op_threads)
+    else:
+        facts = {settings.engine: engine_version(settings.engine), "cpu": cpu(), "cores": str(schedulable_cores())}
     identity = [CODE_VERSION, fingerprint, settings.to_bytes().decode(), sorted(facts.items())]
     return blake3(json.dumps(identity).encode(), derive_key_context=CONTEXT).digest()

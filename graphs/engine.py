@@ -21,8 +21,9 @@ from rowserve.graphs.errors import GraphError, GraphFailed, RowBroken, one_line
 from rowserve.graphs.execution import schedulable_cores
 from rowserve.graphs.load_settings import LoadSettings
 
-# 2 leaves TensorFlow's errors and drops its banners; a user's own setting wins.
-QUIET = {"TF_CPP_MIN_LOG_LEVEL": "2", "AUTOGRAPH_VERBOSITY": "0"}
+# A user's own setting wins. The first two drop TensorFlow's banners and leave its errors. By the third each session
+# has threads of its own, as many as suit its graph; else the first session of the process decides for all.
+ENVIRONMENT = {"TF_CPP_MIN_LOG_LEVEL": "2", "AUTOGRAPH_VERBOSITY": "0", "TF_OVERRIDE_GLOBAL_THREADPOOL": "1"}
 BANNER = re.compile(
     rb"WARNING: All log messages before absl::InitializeLog|[IWE]\d{4} .*(port|cpu_feature_guard|cuda\w*)\.cc:"
 )
@@ -41,7 +42,7 @@ def tensorflow() -> Any:
 
 @cache
 def _tensorflow() -> Any:
-    for name, value in QUIET.items():
+    for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     with warnings.catch_warnings(), without_banners():
         warnings.simplefilter("ignore")
@@ -79,12 +80,18 @@ def without_banners() -> Iterator[None]:
 
 
 def session_config(settings: LoadSettings) -> Any:
-    """Threads as set; devices a graph was pinned to on another machine give way to those that are here."""
-    return tensorflow().compat.v1.ConfigProto(
+    """Threads as set; devices a graph was pinned to on another machine give way to those that are here.
+
+    Threads that have nothing to do sleep: those that spin take the core that the reactor needs, and a small graph waits
+    for them longer than it computes.
+    """
+    config = tensorflow().compat.v1.ConfigProto(
         intra_op_parallelism_threads=settings.op_threads,
         inter_op_parallelism_threads=settings.inter_op_threads or schedulable_cores(),
         allow_soft_placement=True,
     )
+    config.experimental.disable_thread_spinning = True
+    return config
 
 
 def graph_error(error: Exception) -> GraphError:

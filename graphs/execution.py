@@ -1,4 +1,4 @@
-"""What a row's last bits hang on besides the model, told without TensorFlow: versions, threads and the CPU.
+"""What a row's last bits hang on besides the model, told without any engine: versions, threads and the CPU.
 
 Pure but for reading /proc and the environment; any thread.
 """
@@ -12,16 +12,16 @@ from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-ENGINE = "tensorflow"
+TENSORFLOW, OPENVINO = "tensorflow", "openvino"
 # The instruction sets that kernels are chosen by; the rest of the flags changes with every kernel update.
 SIMD = ("sse", "ssse", "avx", "fma", "f16c", "amx", "asimd", "sve", "bf16", "i8mm", "neon")
 # What else selects kernels or arithmetic.
 SWITCHES = ("DNNL_", "ONEDNN_", "TF_ENABLE_ONEDNN", "TF_ONEDNN", "TF_XLA_FLAGS", "XLA_FLAGS")
 
 
-def tensorflow_version() -> str:
+def engine_version(engine: str) -> str:
     """The installed version, read from its metadata."""
-    for distribution in ("tensorflow", "tensorflow-cpu", "tensorflow_cpu"):
+    for distribution in (engine, f"{engine}-cpu", f"{engine}_cpu"):
         try:
             return version(distribution)
         except PackageNotFoundError:
@@ -56,12 +56,12 @@ def switches() -> str:
     return " ".join(f"{name}={value}" for name, value in sorted(found.items()))
 
 
-def exact_facts(op_threads: int) -> dict[str, str]:
+def exact_facts(engine: str, op_threads: int) -> dict[str, str]:
     """All that a row's bytes hang on in exact mode, but for what the load itself decides (sizes, frozen or
     not).
     """
     return {
-        "tensorflow": tensorflow_version(),
+        engine: engine_version(engine),
         "switches": switches(),
         "op_threads": str(op_threads),
         "cpu": cpu(),
@@ -69,13 +69,23 @@ def exact_facts(op_threads: int) -> dict[str, str]:
 
 
 def execution(
-    *, exact: bool, op_threads: int, loader: str, frozen: bool, sizes: Mapping[str, tuple[int, ...]]
+    *,
+    engine: str = TENSORFLOW,
+    precision: str = "",
+    exact: bool,
+    op_threads: int,
+    loader: str,
+    frozen: bool,
+    sizes: Mapping[str, tuple[int, ...]],
 ) -> dict[str, str]:
     """The execution settings that belong into every key of a model's rows."""
-    settings = {"engine": ENGINE, "precision": "as saved"}
+    settings = {"engine": engine, "precision": precision or "as saved"}
+    if engine != TENSORFLOW:
+        # Each version converts a graph in its own way.
+        settings["version"] = engine_version(engine)
     if exact:
         settings |= {"mode": "exact", "graph": f"{loader}, {'frozen' if frozen else 'not frozen'}"}
-        settings |= exact_facts(op_threads)
+        settings |= exact_facts(engine, op_threads)
         for signature, allowed in sizes.items():
             settings[f"sizes of {signature}"] = " ".join(map(str, allowed))
     return settings

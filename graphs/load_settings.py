@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass
 
-from rowserve.graphs.execution import schedulable_cores
+from rowserve.graphs.execution import TENSORFLOW, schedulable_cores
 
 
 @dataclass(frozen=True)
@@ -18,8 +18,8 @@ class LoadSettings:
     `static_inputs`: names of inputs without the batch dimension. `outputs`: the card's narrowing, () for all.
     `allowed_ops`: ops that reach outside the graph and are allowed all the same. `max_rows`: the largest
     batch. `exact`: a row's bytes never depend on its company. `trust`: "rows" overrules a self-test that
-    found answers changing. Threads: of one op, and of ops side by side; 0 means all cores. The first model of
-    a process fixes them for all.
+    found answers changing. Threads: of one op, and of ops side by side; 0 means all cores, or fewer where they
+    are quicker. `precision` is OpenVINO's: "f32", or "bf16" where the processor has it; "" for TensorFlow's.
     """
 
     static_inputs: tuple[str, ...] = ()
@@ -30,6 +30,8 @@ class LoadSettings:
     trust: str = ""
     intra_op_threads: int = 0
     inter_op_threads: int = 0
+    engine: str = TENSORFLOW
+    precision: str = ""
 
     @property
     def op_threads(self) -> int:

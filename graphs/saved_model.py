@@ -6,7 +6,7 @@ Any thread; without TensorFlow, but for a graph in text form.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +15,9 @@ from rowserve.graphs.errors import CannotLoad, UnknownOutput, one_line
 from rowserve.graphs.load_settings import LoadSettings
 from rowserve.graphs.model_files import check_model_folder
 from rowserve.graphs.saved_model_messages import SavedModelMessage, dtype_name
-from rowserve.graphs.signature import Signature, TensorSpec
+from rowserve.graphs.signature import Shape, Signature, TensorSpec
 
 SERVE = "serve"
-Shape = tuple[int | None, ...] | None
 
 
 @dataclass(frozen=True)
@@ -153,11 +152,13 @@ def to_signature(name: str, definition: Any, settings: LoadSettings) -> Signatur
     return Signature(name, inputs, specs, definition.method_name, batch, alone)
 
 
-def made_alone(model: SavedModel, signature: Signature, reason: str) -> Signature:
-    """The signature with requests run one at a time: its outputs are whole tensors, as the graph declares them."""
-    infos = model.meta_graph.signature_def[signature.name].outputs
-    outputs = tuple(replace(spec, shape=shape_of(infos[spec.name]), batched=False) for spec in signature.outputs)
-    return replace(signature, outputs=outputs, alone=reason)
+def output_shapes(model: SavedModel) -> dict[str, dict[str, Shape]]:
+    """The whole shapes of the outputs, as the graph declares them, by signature and name."""
+    definitions = model.meta_graph.signature_def
+    return {
+        name: {spec.name: shape_of(definitions[name].outputs[spec.name]) for spec in signature.outputs}
+        for name, signature in model.signatures.items()
+    }
 
 
 def leading_dimension(shapes: dict[str, Shape], static: set[str]) -> tuple[set[str], int | None, str]:

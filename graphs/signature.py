@@ -13,6 +13,8 @@ from typing import Any
 import numpy as np
 
 DEFAULT_SIGNATURE = "serving_default"
+# None for an unknown rank, None inside for a free dimension.
+Shape = tuple[int | None, ...] | None
 STRING = "string"
 NUMERIC = frozenset(
     """bool uint8 uint16 uint32 uint64 int8 int16 int32 int64
@@ -48,7 +50,7 @@ class TensorSpec:
 
     name: str
     dtype: str
-    shape: tuple[int | None, ...] | None
+    shape: Shape
     batched: bool = True
 
     @cached_property

@@ -36,13 +36,14 @@ class Trial:
 
 
 def try_signatures(
-    graph: LoadedGraph, signatures: Mapping[str, Signature], features: tuple[Feature, ...] = ()
+    graph: LoadedGraph, signatures: Mapping[str, Signature], features: tuple[Feature, ...] = (), wanted: int = WANTED
 ) -> dict[str, Trial]:
-    """Run each signature on made-up rows until enough kinds pass, or all fail. `features` are what the graph parses."""
-    return {name: _try(graph, signature, features) for name, signature in signatures.items()}
+    """Run each signature on made-up rows until `wanted` kinds pass, or all fail. `features` are what the graph
+    parses."""
+    return {name: _try(graph, signature, features, wanted) for name, signature in signatures.items()}
 
 
-def _try(graph: LoadedGraph, signature: Signature, features: tuple[Feature, ...]) -> Trial:
+def _try(graph: LoadedGraph, signature: Signature, features: tuple[Feature, ...], wanted: int) -> Trial:
     trial = Trial()
     for kind in islice(kinds(signature, features), TRIES):
         if trial.passed and not kind.values_differ(trial.passed[-1]):
@@ -57,7 +58,7 @@ def _try(graph: LoadedGraph, signature: Signature, features: tuple[Feature, ...]
                 trial.error = error
         else:
             trial.passed.append(kind)
-            if len(trial.passed) == WANTED:
+            if len(trial.passed) == wanted:
                 break
     return trial
 

@@ -26,6 +26,7 @@ ABOUT = ModelDescription(
     {"serving_default": (2, 4, 8)},
     {"engine": "tensorflow", "precision": "as saved"},
     ("a note",),
+    op_threads=1,
 )
 SETTINGS = LoadSettings()
 
@@ -67,7 +68,7 @@ def test_the_name_hangs_on_model_code_and_tensorflow(monkeypatch: pytest.MonkeyP
         patch.setattr(description, "CODE_VERSION", 0)
         assert name != description_name("ab", SETTINGS)
     with monkeypatch.context() as patch:
-        patch.setattr(description, "tensorflow_version", lambda: "1.0")
+        patch.setattr(description, "engine_version", lambda engine: "1.0")
         assert name != description_name("ab", SETTINGS)
 
 
@@ -84,7 +85,7 @@ def test_in_exact_mode_it_hangs_on_what_makes_the_last_bits(monkeypatch: pytest.
     seen.append(facts())
     monkeypatch.setattr(execution, "cpu", lambda: "another processor")
     seen.append(facts())
-    monkeypatch.setattr(execution, "tensorflow_version", lambda: "1.0")
+    monkeypatch.setattr(execution, "engine_version", lambda engine: "1.0")
     seen.append(facts())
     names, settings = zip(*seen, strict=True)
     assert len(set(names)) == 4

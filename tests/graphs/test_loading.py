@@ -9,7 +9,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from rowserve.graphs import freezing, loading, opening
+from rowserve.graphs import freezing, opening, tensorflow_loading
 from rowserve.graphs.batch_sizes import batch_sizes
 from rowserve.graphs.engine import tensorflow
 from rowserve.graphs.errors import CannotLoad, GraphError, GraphFailed, RowBroken, UnknownOutput
@@ -309,7 +309,7 @@ def test_a_signature_that_does_not_run_is_left_out_and_the_others_serve(model, t
 
 def test_freezing_keeps_what_a_graph_answers(open_model: Load, monkeypatch: pytest.MonkeyPatch):
     frozen = open_model("dense")
-    monkeypatch.setattr(loading, "freeze", refuse)
+    monkeypatch.setattr(tensorflow_loading, "freeze", refuse)
     kept = open_model("dense")
     assert (frozen.description.frozen, kept.description.frozen) == (True, False)
     many = rows(x=x(9, 512))
@@ -321,7 +321,7 @@ def refuse(*_: object) -> None:
 
 
 def test_a_graph_that_cannot_be_frozen_is_served_as_it_is(open_model: Load, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(loading, "freeze", refuse)
+    monkeypatch.setattr(tensorflow_loading, "freeze", refuse)
     session = open_model("linear")
     assert not session.description.frozen
     assert "kept its variables: they cannot be made constants: not today" in session.description.notes
@@ -335,7 +335,7 @@ def test_a_frozen_graph_that_answers_otherwise_is_not_served(open_model: Load, m
         monkeypatch.setattr(frozen, "call", lambda name, arrays: {"y": right(name, arrays)["y"] + 1})
         return frozen
 
-    monkeypatch.setattr(loading, "freeze", wrong)
+    monkeypatch.setattr(tensorflow_loading, "freeze", wrong)
     session = open_model("linear")
     assert not session.description.frozen
     assert any("output y of signature serving_default differs" in note for note in session.description.notes)
