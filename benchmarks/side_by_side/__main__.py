@@ -39,7 +39,7 @@ GROWTH: tuple[Case, ...] = (
     growth.rows_a_request,
     growth.models_loaded,
 )
-CASES = {case.__name__: case for case in (*RIVALS, *GROWTH)}  # type: ignore[attr-defined]
+CASES = {case.__name__: case for case in (*RIVALS, *GROWTH)}
 
 
 @click.command()
@@ -53,7 +53,13 @@ CASES = {case.__name__: case for case in (*RIVALS, *GROWTH)}  # type: ignore[att
 @click.option("--peer", "only", multiple=True, help="Only this rival; may be given often.")
 @click.option("--port", default=24000, show_default=True, help="The first of the ports that rivals take.")
 @click.option("--turns", default=3, show_default=True, type=click.IntRange(1), help="How often each side has its turn.")
-@click.option("--seconds", default=3.0, show_default=True, help="How long a turn is; heavy models have twice that.")
+@click.option(
+    "--seconds",
+    default=3,
+    show_default=True,
+    type=click.IntRange(1),
+    help="How long a turn is; heavy models have twice that.",
+)
 @click.option("--full", is_flag=True, help="Large files and long runs: half an hour instead of ten minutes.")
 @click.option("--write", is_flag=True, help="Write the figures into docs/performance.md, and the picture beside it.")
 def main(
@@ -62,7 +68,7 @@ def main(
     only: tuple[str, ...],
     port: int,
     turns: int,
-    seconds: float,
+    seconds: int,
     full: bool,
     write: bool,
 ) -> None:
@@ -89,7 +95,7 @@ def main(
     click.echo(page.text())
     if write:
         done = set(names or CASES) - set(broken)
-        page.write(*(done >= {case.__name__ for case in part} for part in (RIVALS, GROWTH)))  # type: ignore[attr-defined]
+        page.write(*(done >= {case.__name__ for case in part} for part in (RIVALS, GROWTH)))
     sys.exit(1 if arena.wrong else 0)
 
 

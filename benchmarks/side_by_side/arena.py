@@ -24,7 +24,7 @@ from benchmarks.side_by_side.rows import EFFICIENTNET, Form, Model, equal
 from benchmarks.side_by_side.sides import BareLimit, Kit, Peer, Rowserve, Side
 from rowserve.graphs.rows import Array
 
-WARM_SECONDS = 1.0
+WARM_SECONDS = 1
 SAMPLES = 8
 SETTLE_SECONDS = 0.6
 OURS = "rowserve"
@@ -40,7 +40,7 @@ class Arena:
     kit: Kit | None
     only: Sequence[str]
     turns: int
-    seconds: float
+    seconds: int
     full: bool
     child: ProcessPoolExecutor
     checks: int = 0
@@ -148,7 +148,7 @@ class Arena:
 
     # Loads
 
-    def compare(self, load: wrk.Load, sides: Sequence[Side], seconds: float | None = None) -> dict[str, Series]:
+    def compare(self, load: wrk.Load, sides: Sequence[Side], seconds: int | None = None) -> dict[str, Series]:
         """The load on each side, in turns."""
         return self.in_turns({side.name: self.timed(load, side, seconds or self.seconds) for side in sides})
 
@@ -163,7 +163,7 @@ class Arena:
                 self.wrong.append(f"{name}: {series.bad} requests failed")
         return found
 
-    def timed(self, load: wrk.Load, side: Side, seconds: float) -> Callable[[], wrk.Run]:
+    def timed(self, load: wrk.Load, side: Side, seconds: int) -> Callable[[], wrk.Run]:
         """A run of this load on this side, ready to go: its cache filled, itself warm."""
         fill(side, load)
         wrk.run(side.url(load.model), load, side.form, WARM_SECONDS)

@@ -29,7 +29,7 @@ CONNECTIONS = (1, 8, 32, 128, 512, 1000)
 ROWS = (1, 8, 64, 256, 1000)
 MODELS = (1, 10, 40)
 POOL_BYTES = 16 << 20
-SECONDS = 1.5
+SECONDS = 2
 
 
 def program(*arguments: object) -> Any:

@@ -12,7 +12,7 @@ from benchmarks.side_by_side.sides import Side
 from benchmarks.side_by_side.wrk import Load, Run
 
 HOT_SMALL, HOT_LARGE = 1000, 64
-HEAVY = 2.0
+HEAVY = 2
 BARE_ROWS = (8, 16)
 BINARY = ("binary", "raw")
 

@@ -33,7 +33,7 @@ class Model:
         if len(self.shape) < 3:
             return random.standard_normal((count, *self.shape), np.float32).astype(self.dtype)
         coarse = random.integers(0, 236, (count, 14, 14, 3), np.uint8).repeat(16, 1).repeat(16, 2)
-        pictures = coarse + random.integers(0, 20, coarse.shape, np.uint8)
+        pictures: Array = coarse + random.integers(0, 20, coarse.shape, np.uint8)
         return pictures if self.dtype == "uint8" else (pictures / np.float32(255)).astype(self.dtype)
 
 
@@ -61,12 +61,12 @@ class Form:
         return self.front(model, len(rows)) + self.between.join(map(self.row, rows)) + self.end
 
 
-def open_inference_head(model: Model, rows: int, binary: bool = True) -> bytes:
+def open_inference_head(model: Model, rows: int) -> bytes:
     """The JSON before binary tensors."""
     size = rows * model.row_bytes
-    taken = {"name": "x", "shape": [rows, *model.shape], "datatype": DATATYPES[model.dtype]}
+    shape, binary = [rows, *model.shape], {"binary_data_size": size}
+    taken = {"name": "x", "shape": shape, "datatype": DATATYPES[model.dtype], "parameters": binary}
     given = {"name": "y", "parameters": {"binary_data": True}}
-    taken["parameters"] = {"binary_data_size": size}
     return json.dumps({"inputs": [taken], "outputs": [given]}, separators=(",", ":")).encode()
 
 

@@ -43,7 +43,7 @@ def save_crops(folder: Path, count: int, seed: int) -> None:
     folder.mkdir(parents=True)
     for index in range(count):
         photo = photos[index % len(photos)]
-        left, top = random.integers(0, photo.width - side + 1), random.integers(0, photo.height - side + 1)
+        left, top = (int(random.integers(0, size - side + 1)) for size in photo.size)
         turned = photo.crop((left, top, left + side, top + side)).rotate(float(random.random()) * 2)
         file = io.BytesIO()
         turned.save(file, "JPEG", quality=90)

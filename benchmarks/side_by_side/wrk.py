@@ -57,11 +57,11 @@ def installed() -> bool:
     return shutil.which("wrk") is not None
 
 
-def run(url: str, load: Load, form: Form, seconds: float) -> Run:
-    """One timed run. Raises RuntimeError where wrk did not do it."""
+def run(url: str, load: Load, form: Form, seconds: int) -> Run:
+    """One timed run; whole seconds, as wrk wants them. Raises RuntimeError where wrk did not do it."""
     with tempfile.TemporaryDirectory() as folder:
         write(Path(folder), load, form)
-        command = ["wrk", "-t1", f"-c{load.connections}", f"-d{seconds:g}s", "--timeout", "20s", "-s", str(SCRIPT), url]
+        command = ["wrk", "-t1", f"-c{load.connections}", f"-d{seconds}s", "--timeout", "20s", "-s", str(SCRIPT), url]
         done = subprocess.run([*command, "--", folder], capture_output=True, text=True, check=False)
     lines = [line for line in done.stdout.splitlines() if line.startswith("{")]
     if done.returncode or not lines:
