@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from rowserve.handlers.problem import Problem, phrase
 from rowserve.handlers.problem_json import encode_problem
 from rowserve.server.chunks import ChunkReader
+from rowserve.server.deadlines import NEVER
 from rowserve.server.pacing import Hold, PacedProtocol, Phase
 from rowserve.server.request import ApiRequest
 from rowserve.server.request_head import END, Malformed, fault_of_beginning, read_head
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
 # What may be read ahead of a request that is still being answered.
 READ_AHEAD = 16384
+HEAD, IDLE, BODY, BUSY = Phase.HEAD, Phase.IDLE, Phase.BODY, Phase.BUSY
 DEAF = (Phase.LINGER, Phase.DEAF, Phase.CLOSING)
 
 
@@ -31,7 +33,7 @@ class Channel(PacedProtocol):
     """
 
     def __init__(self, site: ApiSite) -> None:
-        super().__init__(site.clock, site.limits)
+        super().__init__(site.clock, site.limits, site.outbox)
         self.site = site
         self.request: ApiRequest | None = None
         self.body_complete = False
@@ -49,11 +51,12 @@ class Channel(PacedProtocol):
         """Headers must be here in time, counted from now."""
         super().connectionMade()
         self.site.opened(self)
-        self.enter(Phase.HEAD, self.limits.headers_seconds)
+        self.enter(HEAD, self.limits.headers_seconds)
 
     def connectionLost(self, reason: Failure) -> None:  # type: ignore[override]  # noqa: N802
         """Tell whoever still works for this client."""
         self.site.closed(self)
+        self._tcp = None
         self.enter(Phase.CLOSING)
         if self._turn is not None and self._turn.active():
             self._turn.cancel()
@@ -66,9 +69,11 @@ class Channel(PacedProtocol):
     def dataReceived(self, data: bytes) -> None:  # noqa: N802
         """Bytes from the client."""
         phase = self.phase
-        if phase in DEAF:
+        if phase is IDLE:
+            self._read_head(data)
+        elif phase in DEAF:
             self.throw_away(len(data))
-        elif phase is Phase.BUSY or self._parked:
+        elif phase is BUSY or self._parked:
             self._buffer += data
             if len(self._buffer) > READ_AHEAD:
                 self.hold(Hold.AHEAD)
@@ -78,7 +83,7 @@ class Channel(PacedProtocol):
             self._work_through(data)
 
     def _work_through(self, data: bytes) -> None:
-        if self.phase is Phase.BODY:
+        if self.phase is BODY:
             self._read_body(data)
         else:
             self._read_head(data)
@@ -110,24 +115,29 @@ class Channel(PacedProtocol):
     def _read_head(self, data: bytes) -> None:
         end = data.find(END) + len(END)
         raw = data[:end] if end >= len(END) else b""
-        known = self.site.heads.find(raw)
+        site = self.site
+        known = site.heads.find(raw)
         if known is None:
             self._read_new_head(data, raw)
             return
         head = known.head
-        self.persistent = head.keeps and not self.site.draining
+        self.persistent = head.keeps and not site.api.draining
         request = self.request = ApiRequest(self, head)
         length = head.length
-        if length is not None and len(data) >= end + length:
-            self.enter(Phase.BUSY)
-            self.body_complete = True
-            self._buffer = data[end + length :]
-            request.ask_known(known, data[end : end + length])
-        else:
+        if length is None or len(data) < end + length:
             self._expect_body(length)
             request.begin_known(known)
             if len(data) > end:
                 self._read_body(data[end:])
+            return
+        self.phase = BUSY
+        self.body_complete = True
+        if len(data) > end + length:
+            self._buffer = data[end + length :]
+            data = data[: end + length]
+        request.ask_known(known, data[end:])
+        if self.phase is BUSY:
+            self.due_in(NEVER)
 
     def _read_new_head(self, data: bytes, raw: bytes) -> None:
         if data.startswith(b"\r\n") and not self._empty_line:
@@ -167,15 +177,15 @@ class Channel(PacedProtocol):
             self._refuse(400, fault)
             return
         self._buffer = data
-        if self.phase is Phase.IDLE:
-            self.enter(Phase.HEAD, self.limits.headers_seconds)
+        if self.phase is IDLE:
+            self.enter(HEAD, self.limits.headers_seconds)
 
     # The body
 
     def _expect_body(self, length: int | None) -> None:
         self.body_complete = length == 0
         if self.body_complete:
-            self.enter(Phase.BUSY)
+            self.enter(BUSY)
             return
         self._left = length or 0
         self._chunks = ChunkReader() if length is None else None
@@ -195,10 +205,10 @@ class Channel(PacedProtocol):
         self._body_bytes += len(piece)
         if complete:
             self.body_complete = True
-            self.enter(Phase.BUSY)
+            self.enter(BUSY)
         if self.request is not None:
             self.request.take(piece, complete)
-        if chunks is None or self.phase is not Phase.BODY:
+        if chunks is None or self.phase is not BODY:
             return
         if chunks.fault:
             self._fail_body(Problem(400, chunks.fault, reason="malformed"))
@@ -213,7 +223,7 @@ class Channel(PacedProtocol):
         """The request takes more of its body; the time it did not is not held against the client."""
         if self._holds:
             self.release(Hold.BODY)
-            if self.phase is Phase.BODY:
+            if self.phase is BODY:
                 self._start_body_clock()
 
     # Deadlines
@@ -222,9 +232,9 @@ class Channel(PacedProtocol):
         """A deadline has passed."""
         if now >= self._write_deadline or self.phase is Phase.CLOSING:
             self.abort()
-        elif self.phase is Phase.BODY:
+        elif self.phase is BODY:
             self._check_body_rate(now)
-        elif self.phase is Phase.HEAD and self._buffer and not self._parked:
+        elif self.phase is HEAD and self._buffer and not self._parked:
             self.patient = False
             self._refuse(408, f"the headers did not come within {self.limits.headers_seconds:g} s")
         else:
@@ -232,7 +242,7 @@ class Channel(PacedProtocol):
 
     def _start_body_clock(self) -> None:
         self._body_since, self._body_bytes = self.clock.seconds(), 0
-        self.enter(Phase.BODY, self.limits.body_grace_seconds)
+        self.enter(BODY, self.limits.body_grace_seconds)
 
     def _check_body_rate(self, now: float) -> None:
         limits = self.limits
@@ -281,10 +291,10 @@ class Channel(PacedProtocol):
             self.release(Hold.BODY)
             self.release(Hold.AHEAD)
         if self._buffer:
-            self.enter(Phase.HEAD, self.limits.headers_seconds)
+            self.enter(HEAD, self.limits.headers_seconds)
             self._park()
         else:
-            self.enter(Phase.IDLE, self.limits.idle_seconds)
+            self.enter(IDLE, self.limits.idle_seconds)
 
     def _finish_early(self, seconds: float) -> None:
         """Answered before all had come."""
@@ -293,6 +303,6 @@ class Channel(PacedProtocol):
 
     def drain(self) -> None:
         """The server stops: close now if nothing is asked, else after the answer."""
-        if self.phase in (Phase.IDLE, Phase.LINGER) or (self.phase is Phase.HEAD and not self._buffer):
+        if self.phase in (IDLE, Phase.LINGER) or (self.phase is HEAD and not self._buffer):
             self.loseConnection()
         self.persistent = False

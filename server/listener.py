@@ -10,6 +10,7 @@ from rowserve.server.address import NATIVE
 from rowserve.server.channel import Channel
 from rowserve.server.deadlines import Deadlines
 from rowserve.server.head_memo import HeadMemo
+from rowserve.server.outbox import Outbox
 from rowserve.server.profiles import router
 
 if TYPE_CHECKING:
@@ -29,6 +30,7 @@ class ApiSite(ServerFactory):
         self.limits = api.limits
         self.heads = HeadMemo(api.models)
         self.deadlines = Deadlines(api.clock)
+        self.outbox = Outbox(api.clock)
         self.channels: set[Channel] = set()
         self._on_idle: list[Any] = []
 

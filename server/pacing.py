@@ -15,6 +15,11 @@ from rowserve.server.deadlines import NEVER
 if TYPE_CHECKING:
     from rowserve.server.clock import Clock
     from rowserve.server.limits import Limits
+    from rowserve.server.outbox import Outbox
+
+
+# An answer that comes in pieces is paced by the socket: it must feel when that is full.
+MOST_UNSENT = 65536
 
 
 class Phase(Enum):
@@ -47,8 +52,10 @@ class PacedProtocol(Protocol):
 
     transport: Any
 
-    def __init__(self, clock: Clock, limits: Limits) -> None:
+    def __init__(self, clock: Clock, limits: Limits, outbox: Outbox) -> None:
         self.clock = clock
+        self._outbox = outbox
+        self._unsent = b""
         self.limits = limits
         self.deadline = NEVER
         self.producer: Any = None
@@ -77,22 +84,36 @@ class PacedProtocol(Protocol):
 
     def due_in(self, seconds: float) -> None:
         """So long from now."""
-        self._phase_deadline = NEVER if seconds == NEVER else self.clock.seconds() + seconds
-        self.deadline = min(self._phase_deadline, self._write_deadline)
+        due = self._phase_deadline = self.clock.seconds() + seconds
+        self.deadline = due if due < self._write_deadline else self._write_deadline
 
     # Bytes out
 
     def write(self, data: bytes) -> None:
-        """Sends at once what the socket takes, where nothing waits to be sent: that saves the reactor two system calls
-        and a turn for each answer."""
+        """Sends the data in this turn of the reactor, past the transport's own buffer, where nothing waits there: that
+        saves two system calls and a turn for each answer."""
         tcp = self._tcp
-        if tcp is not None and not tcp.dataBuffer and not tcp._tempDataBuffer:
-            sent = tcp.writeSomeData(data)
-            if sent == len(data):
-                return
-            if isinstance(sent, int):  # else the connection is lost, as the transport will find
-                data = data[sent:]
-        self.transport.write(data)
+        if tcp is None or tcp.dataBuffer or tcp._tempDataBuffer:
+            self.transport.write(data)
+        elif self._unsent:
+            self._unsent += data
+            if len(self._unsent) > MOST_UNSENT:
+                self.send_now()
+        else:
+            self._unsent = data
+            self._outbox.put(self)
+
+    def send_now(self) -> None:
+        """Sends what the socket takes; the transport sends the rest."""
+        data, self._unsent = self._unsent, b""
+        if not data or self._tcp is None:
+            return
+        try:
+            sent = self._tcp.socket.send(data)
+        except OSError:  # it is full, or the connection is lost, as the transport will find
+            sent = 0
+        if sent < len(data):
+            self.transport.write(data[sent:])
 
     @property
     def output_full(self) -> bool:
@@ -148,6 +169,7 @@ class PacedProtocol(Protocol):
         if not self.patient:
             self.loseConnection()
             return
+        self.send_now()
         self._linger_until = self.clock.seconds() + seconds
         self.enter(Phase.LINGER, min(seconds, self.limits.linger_quiet_seconds))
         self.transport.unregisterProducer()
@@ -169,6 +191,7 @@ class PacedProtocol(Protocol):
         """Close once everything is written; abort if the client does not take it."""
         before = self.phase
         if before is not Phase.CLOSING:
+            self.send_now()
             self.enter(Phase.CLOSING, self.limits.close_seconds)
             if before is not Phase.LINGER:
                 self.transport.unregisterProducer()
