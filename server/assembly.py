@@ -143,7 +143,8 @@ class Assembly:
         counts = self.metrics.batches(source.name, source.version)
 
         def computed(batch: Any, packed: Any) -> None:
-            counts.add(len(batch.rows), sum(batch.started - row.arrived for row in batch.rows), batch.ran, time.time())
+            waited = sum([batch.started - row.arrived for row in batch.rows])
+            counts.add(len(batch.rows), waited, batch.ran, time.time(), batch.reason)
             self.pipeline.computed(batch, packed)
 
         batcher = Batcher(graph, limits, self._reactor, computed)

@@ -99,10 +99,10 @@ class BatchCounts:
     """What one model version has run: rows, the seconds they waited and ran (summed over rows), and batches by size.
 
     `sizes` gives for each size how many batches there were and the seconds that they ran; `last` is when the latest
-    was over, in seconds since 1970.
+    was over, in seconds since 1970. `reasons` counts batches by why they were released (see pending_rows.Batch).
     """
 
-    __slots__ = ("last", "ran", "rows", "sizes", "waited")
+    __slots__ = ("last", "ran", "reasons", "rows", "sizes", "waited")
 
     def __init__(self) -> None:
         self.rows = 0
@@ -110,9 +110,11 @@ class BatchCounts:
         self.ran = 0.0
         self.last = 0.0
         self.sizes: dict[int, tuple[int, float]] = {}
+        self.reasons: Tally[str] = Tally()
 
-    def add(self, rows: int, waited: float, ran: float, now: float) -> None:
+    def add(self, rows: int, waited: float, ran: float, now: float, reason: str) -> None:
         """A batch is over; `waited` is the sum of what its rows waited."""
+        self.reasons[reason] += 1
         batches, seconds = self.sizes.get(rows, (0, 0.0))
         self.sizes[rows] = (batches + 1, seconds + ran)
         self.rows += rows
@@ -159,6 +161,10 @@ class Metrics:
         """What this model version has run."""
         return self._batches.setdefault((model, version), BatchCounts())
 
+    def all_batches(self) -> Iterable[tuple[tuple[str, int], BatchCounts]]:
+        """Every ((model, version), counts) there is."""
+        return sorted(self._batches.items(), key=lambda entry: entry[0])
+
     def all_rows(self) -> Iterable[tuple[tuple[str, str, str], RowCounts]]:
         """Every ((model, version, protocol), counts) there is."""
         return sorted(self._rows.items(), key=lambda entry: entry[0])
@@ -184,6 +190,12 @@ class RowCollector(Collector):
     def collect(self) -> Iterator[Metric]:
         """All families that are kept as plain numbers."""
         yield from self._row_families()
+        text = "Batches that have run, by why they were released: the thread was idle, full, a deadline, waited enough."
+        batches = CounterMetricFamily("rowserve_batches", text, labels=("model", "version", "reason"))
+        for (model, version), ran in self._metrics.all_batches():
+            for reason, number in sorted(ran.reasons.items()):
+                batches.add_metric((model, str(version), reason), number)
+        yield batches
         yield gauge("queue_rows", "Rows that wait for a session call.", self._metrics.queue_rows())
         alone = GaugeMetricFamily(
             "rowserve_signature_alone",

@@ -39,6 +39,7 @@ class QueueReactor(Clock):
         results: list[Any] = []
         deferred.addBoth(results.append)
         while not results:
+            self.advance(0)  # a turn ends
             self.threadsafe.get(timeout=WAIT)()
         return results[0]
 
@@ -97,6 +98,8 @@ def test_a_model_is_loaded_on_its_own_thread_and_answers(house, linear):
     assert (state.state, state.fault) == ("ready", "")
     assert outcomes(ask(assembly, reactor, state, 1, 2)) == ["computed", "computed"]
     assert outcomes(ask(assembly, reactor, state, 2, 3, 1)) == ["hit", "computed", "hit"]
+    told = assembly.metrics.exposition().decode()
+    assert 'rowserve_batches_total{model="linear",reason="idle",version="1"} 2.0' in told
 
 
 def test_after_a_restart_rows_are_hits_and_a_lazy_model_is_not_even_loaded(house, linear):

@@ -62,7 +62,7 @@ def test_batches_are_counted_by_size() -> None:
     metrics, models = Metrics(), Models()
     counts = metrics.batches("m", 1)
     for rows, waited, ran in ((2, 0.5, 1.0), (2, 0.25, 2.0), (8, 0.0, 0.5)):
-        counts.add(rows, waited, ran, 1000.25)
+        counts.add(rows, waited, ran, 1000.25, "idle")
     models.expect("m", 1).state = "ready"
     (document,) = statistics_document(figures(models, metrics))["model_stats"]
     assert (document["name"], document["version"], document["last_inference"]) == ("m", "1", 1_000_250)
