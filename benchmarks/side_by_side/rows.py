@@ -16,11 +16,13 @@ DATATYPES = {"float32": "FP32", "uint8": "UINT8"}
 
 @dataclass(frozen=True)
 class Model:
-    """A model that the sides serve: an input x of one row's `shape`, an output y."""
+    """A model that the sides serve: one input, with `shape` a row's, and one output."""
 
     name: str
     dtype: str
     shape: tuple[int, ...]
+    taken: str = "x"
+    given: str = "y"
 
     @property
     def row_bytes(self) -> int:
@@ -39,7 +41,7 @@ class Model:
 
 TINY = Model("tiny", "float32", (16,))
 MOBILENET = Model("mobilenet", "uint8", (224, 224, 3))
-EFFICIENTNET = Model("efficientnet_lite0", "float32", (224, 224, 3))
+EFFICIENTNET = Model("efficientnet_lite0", "float32", (224, 224, 3), "images", "probabilities")
 
 
 @dataclass(frozen=True)
@@ -65,8 +67,8 @@ def open_inference_head(model: Model, rows: int) -> bytes:
     """The JSON before binary tensors."""
     size = rows * model.row_bytes
     shape, binary = [rows, *model.shape], {"binary_data_size": size}
-    taken = {"name": "x", "shape": shape, "datatype": DATATYPES[model.dtype], "parameters": binary}
-    given = {"name": "y", "parameters": {"binary_data": True}}
+    taken = {"name": model.taken, "shape": shape, "datatype": DATATYPES[model.dtype], "parameters": binary}
+    given = {"name": model.given, "parameters": {"binary_data": True}}
     return json.dumps({"inputs": [taken], "outputs": [given]}, separators=(",", ":")).encode()
 
 
