@@ -458,3 +458,53 @@ def test_batches_have_few_sizes_and_hold_most_of_what_waits():
     bench.ask(*range(1, 101))
     bench.graph.step_all()
     assert bench.session.batches == [1, 96, 4]
+
+
+def test_the_graph_goes_on_without_the_reactor_which_is_called_once_for_all():
+    bench = Bench(max_rows=2)
+    asking = bench.ask(1, 2, 3, 4, 5)
+    for _ in range(3):
+        bench.graph.finish()
+    assert bench.session.batches == [2, 2, 1]
+    assert (len(bench.graph.calls), asking.answers) == (1, {})
+    bench.graph.turn()
+    assert asking.answers == {at: at + 1.0 for at in range(5)}
+
+
+def test_the_thread_is_woken_once_for_all_that_comes_in_one_turn():
+    bench = Bench()
+    askings = [Asking(bench, [float(n)], INTERACTIVE) for n in range(5)]
+    assert all(asking.enter() for asking in askings)
+    assert not bench.graph.inbox
+    bench.clock.advance(0)
+    bench.graph.step_all()
+    assert bench.session.batches == [5]
+
+
+def test_many_answers_are_handed_out_over_several_turns_of_the_reactor(monkeypatch):
+    monkeypatch.setattr("rowserve.server.batcher.A_TURN", 20)
+    bench = Bench(max_rows=32)
+    asking = bench.ask(*map(float, range(32)))
+    bench.graph.step()
+    assert len(asking.answers) == 10
+    late = bench.ask(31.0)  # joins a row that has run, but is not handed out
+    bench.clock.advance(0)
+    assert len(asking.answers) >= 20
+    while bench.clock.getDelayedCalls():
+        bench.clock.advance(0)
+    assert asking.answers == {at: float(at) for at in range(32)}
+    assert late.answers == {0: 31.0}
+    assert sum(bench.session.batches) == len(bench.computed) == 32
+
+
+def test_a_request_enters_only_where_there_is_room_and_nobody_before_it():
+    bench = Bench(queue_rows=4, max_rows=2)
+    bench.ask(0)
+    assert Asking(bench, [1, 2], INTERACTIVE).enter()
+    assert not Asking(bench, [3, 4, 5], INTERACTIVE).enter()
+    assert not Asking(bench, [3], BULK).enter()  # has half of the queue, and half is taken
+    assert Asking(bench, [3, 4], INTERACTIVE).enter()
+    bench.graph.step_all()
+    bench.ask(0)
+    bench.bulk(*map(float, range(10, 20)))
+    assert not Asking(bench, [1], INTERACTIVE).enter()
