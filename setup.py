@@ -27,11 +27,14 @@ DEMO = [
     "matplotlib>=3.10,<4",  # one photo
 ]
 GRPC = ["grpcio>=1.81.1,<2"]
+OPENVINO = ["openvino>=2026.2,<2027"]
 GRAPHPIPE = ["flatbuffers>=25.9,<26"]  # tensorflow brings one along as well
 TEST = [
     *GRPC,
     "grpcio-health-checking>=1.81.1,<2",
     *GRAPHPIPE,
+    *OPENVINO,
+    "onnx>=1.19,<2",  # makes the models that openvino reads
     "pytest>=9,<10",
     "pytest-cov>=7,<8",
     "hypothesis>=6.140,<7",
@@ -86,7 +89,7 @@ setup(
         "platformdirs>=4.3,<5",
         "protobuf>=6.31.1,<7",
     ],
-    extras_require={"demo": DEMO, "grpc": GRPC, "graphpipe": GRAPHPIPE, "test": TEST, "dev": DEV},
+    extras_require={"demo": DEMO, "grpc": GRPC, "graphpipe": GRAPHPIPE, "openvino": OPENVINO, "test": TEST, "dev": DEV},
     classifiers=[
         "Development Status :: 3 - Alpha",
         "Framework :: Twisted",

@@ -26,10 +26,9 @@ CONTEXT = "rowserve model description, format 1"
 class ModelDescription:
     """A model as the rest of the program sees it.
 
-    `loader` is "v1", "v2 frozen", "v2 function" or "openvino"; `op_threads` the threads of one op, 0 where nobody chose.
-    `exact_sizes` holds, by signature, the batch sizes that
+    `loader` is "v1", "v2 frozen", "v2 function" or "openvino". `exact_sizes` holds, by signature, the batch sizes that
     exact mode may run, ascending; it is empty in fast mode. `execution` goes into every key. `notes` are
-    findings for the log, a sentence each.
+    findings for the log, a sentence each. `op_threads`: the threads of one op, 0 where nobody chose.
     """
 
     fingerprint: str

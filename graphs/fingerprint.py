@@ -5,8 +5,9 @@ Reads files; runs on any thread, blocking (about a second a gigabyte). No Tensor
 What counts is what either loader reads to make answers: the graph (`saved_model.pb` or `.pbtxt`), everything
 under `variables/` and everything under `assets/`. What does not count: `assets.extra/` (labels and samples
 for people), `fingerprint.pb` and `keras_metadata.pb` (written anew at each save, read by no loader here),
-`debug/`, and whatever else lies in the folder. Saving a model a second time may order its protobuf otherwise;
-that is another content and costs no more than a cold cache.
+`debug/`, and whatever else lies in the folder. Of an ONNX model, `model.onnx` counts and the files that it keeps
+weights in. Saving a model a second time may order its protobuf otherwise; that is another content and costs no more
+than a cold cache.
 """
 
 from __future__ import annotations
@@ -19,7 +20,8 @@ from pathlib import Path
 from blake3 import blake3
 
 from rowserve.graphs.errors import CannotLoad
-from rowserve.graphs.model_files import SAVED_MODEL_FILES, check_model_folder
+from rowserve.graphs.model_files import ONNX_FILE, SAVED_MODEL_FILES, check_model_folder, is_onnx
+from rowserve.graphs.onnx_model import read_onnx
 
 CONTEXT = "rowserve model fingerprint, format 1"
 FOLDERS = ("variables", "assets")
@@ -44,6 +46,10 @@ def defining_files(path: Path) -> Iterator[tuple[str, Path]]:
     is no graph.
     """
     check_model_folder(path)
+    if is_onnx(path):
+        for name in (ONNX_FILE, *read_onnx(path).beside):
+            yield name, path / name
+        return
     for name in SAVED_MODEL_FILES:
         if (path / name).is_file():
             yield name, path / name

@@ -134,6 +134,23 @@ class _Look:
                 yield from self._function(name, (origins + [OTHER] * count)[:count])
 
 
+def ops_behind(meta_graph: Any, tensors: Iterable[str]) -> frozenset[str]:
+    """The ops that would run for these tensors, also those inside functions."""
+    functions = {each.signature.name: each for each in meta_graph.graph_def.library.function}
+    nodes = {node.name: node for node in meta_graph.graph_def.node}
+    ops: set[str] = set()
+    seen: set[str] = set()
+    todo = _reached(nodes, tensors)
+    while todo:
+        node = todo.pop()
+        ops.add(node.op)
+        for name in _functions_of(node, functions):
+            if name not in seen:
+                seen.add(name)
+                todo += functions[name].node_def
+    return frozenset(ops)
+
+
 def _forbidden(node: Any, scope: Scope) -> bool:
     if node.op in READ_ASSET:
         return scope.origin(node.input[READ_ASSET[node.op]]) != ASSET

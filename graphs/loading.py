@@ -138,6 +138,6 @@ def warm(session: GraphSession, trials: Mapping[str, Trial], max_rows: int) -> N
             continue
         fixed = (signature.batch,) if signature.batch is not None else session.description.exact_sizes.get(name)
         for kind in trials[name].passed[:1]:
-            session.settle(name, make_up(signature, kind, min(fixed or (1,))))
-            for size in fixed or batch_sizes(max_rows):
+            most = session.settle(name, make_up(signature, kind, min(fixed or (1,)))) or max_rows
+            for size in fixed or batch_sizes(min(most, max_rows)):
                 session.run(name, make_up(signature, kind, size))

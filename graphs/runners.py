@@ -36,8 +36,9 @@ class LoadedGraph(Protocol):
         """One run."""
         ...
 
-    def settle(self, signature: str, arrays: Mapping[str, Array]) -> None:
-        """Choose how calls run from now on, by how long these arrays take. Answers stay the same."""
+    def settle(self, signature: str, arrays: Mapping[str, Array]) -> int | None:
+        """Choose how calls run from now on, by how long these arrays take. Answers stay the same. Gives the most rows
+        that will run at once, None where it is as many as are asked for."""
         ...
 
     def close(self) -> None:
@@ -71,9 +72,10 @@ class SessionGraph:
         """One session call."""
         return self._calls[signature](arrays)
 
-    def settle(self, signature: str, arrays: Mapping[str, Array]) -> None:
+    def settle(self, signature: str, arrays: Mapping[str, Array]) -> int | None:
         """On this thread where that is quicker: small graphs spend their time on handing ops to a pool."""
         self._calls[signature].settle(arrays)
+        return None
 
     def close(self) -> None:
         """Close the session; its variables and tables are freed."""
@@ -152,8 +154,9 @@ class FunctionGraph:
         except Exception as error:  # noqa: BLE001  (as above)
             raise graph_error(error) from None
 
-    def settle(self, signature: str, arrays: Mapping[str, Array]) -> None:
+    def settle(self, signature: str, arrays: Mapping[str, Array]) -> int | None:
         """There is one way only."""
+        return None
 
     def close(self) -> None:
         """Let go of the functions and their variables."""

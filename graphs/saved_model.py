@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from rowserve.graphs.engine import tensorflow
-from rowserve.graphs.errors import CannotLoad, UnknownOutput, one_line
+from rowserve.graphs.errors import CannotLoad, one_line
 from rowserve.graphs.load_settings import LoadSettings
 from rowserve.graphs.model_files import check_model_folder
+from rowserve.graphs.row_signature import check_names, row_signature
 from rowserve.graphs.saved_model_messages import SavedModelMessage, dtype_name
 from rowserve.graphs.signature import Shape, Signature, TensorSpec
 
@@ -126,30 +127,15 @@ def unservable(definition: Any) -> str:
 
 
 def to_signature(name: str, definition: Any, settings: LoadSettings) -> Signature:
-    """The signature as the graph declares it: its leading dimensions are taken at their word until the
-    self-test.
-    """
-    shapes = {key: shape_of(info) for key, info in definition.inputs.items()}
-    batched, batch, alone = leading_dimension(shapes, set(settings.static_inputs))
-    inputs = tuple(
-        TensorSpec(key, dtype_name(info.dtype), row_shape(shapes[key]), batched=True)
-        if key in batched
-        else TensorSpec(key, dtype_name(info.dtype), shapes[key], batched=False)
-        for key, info in sorted(definition.inputs.items())
+    """The signature as the graph declares it."""
+    return row_signature(
+        name, tensors(definition.inputs), tensors(definition.outputs), settings, definition.method_name
     )
-    wanted = set(settings.outputs) & set(definition.outputs) or set(definition.outputs)
-    outputs = {key: definition.outputs[key] for key in sorted(wanted)}
-    if not alone:
-        without = [key for key, info in outputs.items() if shape_of(info) == ()]
-        if without:
-            alone = f"output {without[0]} has no leading dimension"
-    specs = tuple(
-        TensorSpec(key, dtype_name(info.dtype), shape_of(info), batched=False)
-        if alone
-        else TensorSpec(key, dtype_name(info.dtype), row_shape(shape_of(info)), batched=True)
-        for key, info in outputs.items()
-    )
-    return Signature(name, inputs, specs, definition.method_name, batch, alone)
+
+
+def tensors(infos: Any) -> dict[str, tuple[str, Shape]]:
+    """The dtype and the whole shape of each, by name."""
+    return {name: (dtype_name(info.dtype), shape_of(info)) for name, info in infos.items()}
 
 
 def output_shapes(model: SavedModel) -> dict[str, dict[str, Shape]]:
@@ -161,52 +147,8 @@ def output_shapes(model: SavedModel) -> dict[str, dict[str, Shape]]:
     }
 
 
-def leading_dimension(shapes: dict[str, Shape], static: set[str]) -> tuple[set[str], int | None, str]:
-    """(inputs that carry it, its fixed size or None, why the signature has none or "")."""
-    rows = {key: shape for key, shape in shapes.items() if key not in static}
-    if not rows:
-        return set(), None, "it has no input with a leading dimension"
-    free = {key for key, shape in rows.items() if shape is None or (shape and shape[0] is None)}
-    fixed = {key: shape[0] for key, shape in rows.items() if shape and shape[0] is not None}
-    scalars = sorted(set(rows) - free - set(fixed))
-    sizes = set(fixed.values())
-    hint = "name it in static_inputs to share batches and the cache"
-    if scalars and (free or fixed):
-        return free or set(), None, f"input {scalars[0]} has no leading dimension ({hint})"
-    if scalars:
-        return set(), None, "it has no input with a leading dimension"
-    if free and fixed:
-        return (
-            free,
-            None,
-            f"the leading dimension of input {min(fixed)} is fixed and that of {min(free)} is not ({hint})",
-        )
-    if len(sizes) > 1 or sizes == {0}:
-        return set(), None, "the leading dimensions of its inputs differ"
-    return set(rows), next(iter(sizes), None), ""
-
-
 def shape_of(info: Any) -> Shape:
     """A TensorInfo's shape: None for an unknown rank, None inside for a free dimension."""
     if info.tensor_shape.unknown_rank:
         return None
     return tuple(None if dim.size < 0 else dim.size for dim in info.tensor_shape.dim)
-
-
-def row_shape(shape: Shape) -> Shape:
-    """The shape without its leading dimension."""
-    return None if shape is None else shape[1:]
-
-
-def check_names(path: Path, signatures: Iterable[Signature], settings: LoadSettings) -> None:
-    """Raise UnknownOutput where the settings name what no signature has."""
-    signatures = list(signatures)
-    for kind, wanted, there in (
-        ("output", settings.outputs, {spec.name for sig in signatures for spec in sig.outputs}),
-        ("static input", settings.static_inputs, {spec.name for sig in signatures for spec in sig.inputs}),
-    ):
-        missing = sorted(set(wanted) - there)
-        if missing:
-            raise UnknownOutput(
-                f"{path}: no signature has the {kind} {missing[0]}; there is: {', '.join(sorted(there))}"
-            )

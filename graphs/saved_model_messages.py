@@ -31,7 +31,8 @@ GRAPH = ProtoTable(
         "TensorInfo": """
             string name = 1 of encoding; Anything coo_sparse = 4 of encoding;
             Anything composite_tensor = 5 of encoding; int32 dtype = 2; TensorShapeProto tensor_shape = 3""",
-        "SignatureDef": "map<string, TensorInfo> inputs = 1; map<string, TensorInfo> outputs = 2; string method_name = 3",
+        "SignatureDef": """
+            map<string, TensorInfo> inputs = 1; map<string, TensorInfo> outputs = 2; string method_name = 3""",
         "Anything": "",
         "SaverDef": "string filename_tensor_name = 1; string restore_op_name = 3",
         "CollectionDef": "NodeList node_list = 1 of kind; AnyList any_list = 5 of kind",
@@ -67,8 +68,8 @@ AssetFileDef = MESSAGES["tensorflow.AssetFileDef"]
 # TensorFlow's dtypes by number; a number above 100 is a reference to the dtype a hundred below.
 DTYPES = dict(
     enumerate(
-        """float32 float64 int32 uint8 int16 int8 string complex64 int64 bool qint8 quint8 qint32 bfloat16 qint16 quint16
-        uint16 complex128 float16 resource variant uint32 uint64""".split(),  # noqa: SIM905
+        """float32 float64 int32 uint8 int16 int8 string complex64 int64 bool qint8 quint8 qint32 bfloat16 qint16
+        quint16 uint16 complex128 float16 resource variant uint32 uint64""".split(),  # noqa: SIM905
         start=1,
     )
 )

@@ -34,9 +34,10 @@ class GraphSession:
         """The outputs of these rows."""
         return self._runs[signature](rows)
 
-    def settle(self, signature: str, rows: Rows) -> None:
-        """Choose the quickest way to run, by rows of a size that may run as they are."""
-        self._graph.settle(signature, {**rows.arrays, **rows.static})
+    def settle(self, signature: str, rows: Rows) -> int | None:
+        """Choose the quickest way to run, by rows of a size that may run as they are. Gives the most rows that will run
+        at once, None where it is as many as are asked for."""
+        return self._graph.settle(signature, {**rows.arrays, **rows.static})
 
     def close(self) -> None:
         """Free the graph; nothing runs afterwards."""

@@ -89,8 +89,9 @@ class Assembly:
         state = self.models.expect(source.name, source.version)
         done: Deferred[ModelState] = Deferred()
         settings = load_settings(source.card, self.config)
+        known: ModelDescription | None = None
         graph = GraphThread(
-            lambda: load_session(source, settings),
+            lambda: load_session(source, settings, known),
             start_thread=self.start_thread,
             call_in_reactor=self._reactor.callFromThread,
             clock=time.monotonic,
@@ -100,9 +101,9 @@ class Assembly:
             if source.fault:
                 raise BadSettings(source.fault)
             name = description_name(fingerprint(source.path), settings)
-            known = self.cache.recall(name) if lazy else None
-            if known is not None:
-                self._ready(state, source, ModelDescription.from_json(known), graph)
+            known = self._recall(name)
+            if known is not None and lazy:
+                self._ready(state, source, known, graph)
                 done.callback(state)
                 return done
         except (GraphError, BadSettings, ValueError) as error:
@@ -124,6 +125,14 @@ class Assembly:
 
         graph.run(lambda session: session.description, loaded)
         return done
+
+    def _recall(self, name: bytes) -> ModelDescription | None:
+        """What an earlier load found of a model."""
+        document = self.cache.recall(name)
+        try:
+            return None if document is None else ModelDescription.from_json(document)
+        except ValueError:
+            return None
 
     def _ready(self, state: ModelState, source: ModelSource, about: ModelDescription, graph: GraphThread) -> None:
         card = source.card
@@ -193,14 +202,16 @@ def load_settings(card: Card, config: Config) -> LoadSettings:
         trust="rows" if card.batch.trust == "rows" else "",
         intra_op_threads=config.intra_op_threads,
         inter_op_threads=config.inter_op_threads,
+        engine=card.engine,
+        precision=card.precision if card.engine != "tensorflow" else "",
     )
 
 
-def load_session(source: ModelSource, settings: LoadSettings) -> Session:
-    """Graph thread: loads, tests and warms a model. Imports TensorFlow, which is why nothing does so earlier."""
+def load_session(source: ModelSource, settings: LoadSettings, known: ModelDescription | None) -> Session:
+    """Graph thread: loads, tests and warms a model. Imports its engine, which is why nothing does so earlier."""
     from rowserve.graphs.loading import load
 
-    session = load(source.path, settings)
+    session = load(source.path, settings, known)
     # TensorFlow leaves half a million objects that never go. Every full garbage collection would walk them all, some
     # 300 ms of which the reactor stands still; frozen, they are passed over.
     gc.collect()

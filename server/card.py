@@ -11,6 +11,8 @@ from rowserve.handlers.picture_settings import PictureCard
 from rowserve.server.units import Seconds
 
 Trust = Literal["self-test", "rows"]
+Engine = Literal["tensorflow", "openvino"]
+Precision = Literal["f32", "bf16"]
 
 
 class LabelsCard(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
@@ -56,9 +58,12 @@ class CacheCard(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
 
 
 class Card(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
-    """The whole card. `static_inputs` names inputs without the batch dimension; `outputs` narrows what is computed and
-    kept; `allow_ops` lets a graph in that holds these otherwise forbidden ops."""
+    """The whole card. `engine` runs the model, OpenVINO in that `precision`; `static_inputs` names inputs without the
+    batch dimension; `outputs` narrows what is computed and kept; `allow_ops` lets a graph in that holds these otherwise
+    forbidden ops."""
 
+    engine: Engine = "tensorflow"
+    precision: Precision = "f32"
     picture: PictureCard = PictureCard()
     labels: LabelsCard = LabelsCard()
     batch: BatchCard = BatchCard()
@@ -66,6 +71,10 @@ class Card(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     static_inputs: tuple[str, ...] = ()
     outputs: tuple[str, ...] = ()
     allow_ops: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.precision != "f32" and self.engine == "tensorflow":
+            raise ValueError(f'precision = "{self.precision}" is for engine = "openvino" only')
 
 
 class BadSettings(ValueError):

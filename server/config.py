@@ -76,7 +76,8 @@ class Config(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     """All of rowserve.toml. `models` is a folder of models; `model` maps names to single model folders.
 
     `listen` is HOST:PORT, or HOST:PORT,profile=NAME, or a list of these; `grpc` is where gRPC is served ("": nowhere).
-    `intra_op_threads` and `inter_op_threads` are TensorFlow's (0: all cores).
+    `intra_op_threads` (of one op) and `inter_op_threads` (ops side by side) are those of each model; 0: all cores, or
+    one thread an op where that is quicker.
     """
 
     listen: str | list[str] = "127.0.0.1:8080"

@@ -6,16 +6,17 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+import msgspec
+
+from rowserve.graphs.model_files import ONNX_FILE, holds_model, is_onnx
 from rowserve.handlers.items import plain_names
 from rowserve.server.card import BadSettings, Card, read_card
 from rowserve.server.models import NAME
 
-GRAPH_FILES = ("saved_model.pb", "saved_model.pbtxt")
-
 
 @dataclass(frozen=True)
 class ModelSource:
-    """One version of a model on disk. `path` is its SavedModel folder; `fault` says why its card cannot be used."""
+    """One version of a model on disk. `path` is the folder with its graph; `fault` says why its card cannot be used."""
 
     name: str
     version: int
@@ -45,7 +46,7 @@ def under(models: Path) -> Iterator[ModelSource]:
         if not folder.is_dir() or folder.name.startswith("."):
             continue
         try:
-            if versions(folder) or is_saved_model(folder):
+            if versions(folder) or holds_model(folder):
                 yield from at(folder.name, folder)
         except (BadSettings, OSError) as error:  # a name that cannot be asked for, or no right to look inside
             shown = folder.name.encode("utf-8", "backslashreplace").decode()
@@ -53,24 +54,32 @@ def under(models: Path) -> Iterator[ModelSource]:
 
 
 def at(name: str, path: Path) -> Iterator[ModelSource]:
-    """The versions at one path: a folder of version folders, or one SavedModel folder. Raises BadSettings."""
+    """The versions at one path: a folder of version folders, or one version. Raises BadSettings."""
     if not NAME.fullmatch(name):
         raise BadSettings(f"{name!r} is no model name: 1 to 64 of A-Z a-z 0-9 . _ - and no dot at the start")
     if not path.is_dir():
         raise BadSettings(f"model {name}: there is no folder {path}")
-    if is_saved_model(path):
+    if holds_model(path):
         numbered = path.name.isdecimal() and int(path.name) > 0
         home = path.parent if numbered and not (path / "rowserve.toml").exists() else path
         card, fault = card_or_fault(home)
-        yield ModelSource(name, int(path.name) if numbered else 1, path, card, fault)
+        yield source(name, int(path.name) if numbered else 1, path, card, fault)
         return
     found = versions(path)
     if not found:
-        why = "it holds neither saved_model.pb nor version folders" if any(path.iterdir()) else "the folder is empty"
+        other = f"it holds neither saved_model.pb nor {ONNX_FILE} nor version folders"
+        why = other if any(path.iterdir()) else "the folder is empty"
         raise BadSettings(f"model {name}: {path} is not a model: {why}")
     card, fault = card_or_fault(path)
     for version, folder in sorted(found.items()):
-        yield ModelSource(name, version, folder, card, fault)
+        yield source(name, version, folder, card, fault)
+
+
+def source(name: str, version: int, path: Path, card: Card, fault: str) -> ModelSource:
+    """One version; nothing but OpenVINO runs an ONNX file, so its card need not say so."""
+    if is_onnx(path):
+        card = msgspec.structs.replace(card, engine="openvino")
+    return ModelSource(name, version, path, card, fault)
 
 
 def card_or_fault(folder: Path) -> tuple[Card, str]:
@@ -117,11 +126,6 @@ def versions(folder: Path) -> dict[int, Path]:
         for entry in folder.iterdir()
         if entry.name.isdecimal() and int(entry.name) > 0 and entry.is_dir()
     }
-
-
-def is_saved_model(folder: Path) -> bool:
-    """Whether a SavedModel's graph file lies in it."""
-    return any((folder / name).is_file() for name in GRAPH_FILES)
 
 
 def labels_file(source: ModelSource) -> Path | None:

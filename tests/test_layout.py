@@ -34,10 +34,11 @@ ONLY_IN = {
     "lmdb": {"cache/lmdb_store.py", "cache/walk.py"},
     "tensorflow": {"graphs/", "tools/efficientnet.py", "tools/digits.py", "tools/export.py"},
     "keras": {"tools/digits.py"},
+    "openvino": {"graphs/openvino_engine.py", "graphs/openvino_loading.py"},
     "twisted": {"server/", "graphs/thread.py", "tools/"},
     "klein": {"server/"},
     "treq": {"server/", "tools/"},
-    "google": {"graphs/proto_tables.py", "graphs/saved_model.py"},
+    "google": {"graphs/proto_tables.py", "graphs/saved_model.py", "graphs/onnx_model.py"},
     "flatbuffers": {"handlers/graphpipe_tensors.py", "handlers/graphpipe_metadata.py"},
     "grpc": {"server/grpc_lane.py"},
     # The demo's weights come as a PyTorch state dict, which is a pickle; its reader allows a few names only.

@@ -62,7 +62,7 @@ def test_an_empty_folder_and_one_that_is_no_model_say_so(tmp_path):
     (tmp_path / "other" / "photo.jpg").write_bytes(b"")
     with pytest.raises(BadSettings, match="the folder is empty"):
         discover(None, {"a": str(tmp_path / "empty")})
-    with pytest.raises(BadSettings, match=r"neither saved_model\.pb nor version folders"):
+    with pytest.raises(BadSettings, match=r"neither saved_model\.pb nor model\.onnx nor version folders"):
         discover(None, {"a": str(tmp_path / "other")})
 
 

@@ -16,7 +16,7 @@ from rowserve.tools.cli import main
 from tests.doubles import ArithmeticSession
 
 
-def load_session(source: Any, settings: Any) -> Any:
+def load_session(source: Any, settings: Any, known: Any) -> Any:
     if "ROWSERVE_TEST_BROKEN" in os.environ:
         raise CannotLoad(f"{source.path}: broken for a test")
     return ArithmeticSession()

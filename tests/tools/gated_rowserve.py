@@ -22,7 +22,7 @@ class GatedSession(ArithmeticSession):
         return super().run(signature, rows)
 
 
-def load_session(source: Any, settings: Any) -> Any:
+def load_session(source: Any, settings: Any, known: Any) -> Any:
     return GatedSession()
 
 
