@@ -14,7 +14,7 @@ from twisted.internet.task import Clock
 
 from rowserve.graphs.rows import Rows
 from rowserve.handlers.items import Answer, Options
-from rowserve.server.assembly import Assembly
+from rowserve.server.assembly import Assembly, load_session
 from rowserve.server.config import CacheConfig, Config
 from rowserve.server.discovery import discover, find
 from rowserve.server.models import ModelState
@@ -202,3 +202,39 @@ def test_what_loading_leaves_behind_is_passed_over_by_garbage_collections(house,
     gc.unfreeze()
     house.serve(linear)
     assert gc.get_freeze_count() > 50_000
+
+
+def test_a_server_that_starts_again_tests_nothing_again(house, linear, monkeypatch):
+    house.serve(linear)
+    house.close()
+    known: list[Any] = []
+
+    def watched(source, settings, about):
+        known.append(about)
+        return load_session(source, settings, about)
+
+    monkeypatch.setattr("rowserve.server.assembly.load_session", watched)
+    _, _, state = house.serve(linear)
+    assert state.model is not None
+    assert known == [state.model.description]
+
+
+def test_a_remembered_description_that_cannot_be_read_is_made_anew(house, linear, monkeypatch):
+    house.serve(linear)
+    house.close()
+    monkeypatch.setattr("rowserve.server.assembly.RowCache.recall", lambda *_: b"{}")
+    _, _, state = house.serve(linear, lazy=True)
+    assert state.state == "ready"
+
+
+def test_rows_of_two_engines_never_meet(house, linear, tmp_path):
+    models = tmp_path / "models"
+    for name, card in (("one", ""), ("other", 'engine = "openvino"')):
+        shutil.copytree(linear, models / name / "1")
+        (models / name / "rowserve.toml").write_text(card)
+    for name in ("one", "other"):
+        assembly, reactor, state = house.serve(models / name)
+        assert (state.state, state.fault) == ("ready", "")
+        assert outcomes(ask(assembly, reactor, state, 1)) == ["computed"]
+        assert outcomes(ask(assembly, reactor, state, 1)) == ["hit"]
+        house.close()

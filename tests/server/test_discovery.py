@@ -89,6 +89,9 @@ def test_a_card_with_a_wrong_or_unknown_field_names_it(models):
         ("[batch]\nmax_rows = 0\n", "max_rows must be"),
         ("[cache]\nttl = 'soon'\n", "not a duration"),
         ("[picture]\nfit = 'bend'\n", "picture.fit"),
+        ("engine = 'onnx'\n", "engine"),
+        ("engine = 'openvino'\nprecision = 'f16'\n", "precision"),
+        ("precision = 'bf16'\n", 'precision = "bf16" is for engine = "openvino" only'),
         ("[", "rowserve.toml"),
     ):
         card.write_text(text)
@@ -131,3 +134,15 @@ def test_labels_come_from_the_card_or_from_the_version(models):
         labels_file(source)
     (models / "dogs" / "names.txt").write_text("rex\n")
     assert labels_file(source) == models / "dogs" / "names.txt"
+
+
+def test_an_onnx_file_is_a_version_and_needs_no_engine_in_its_card(models):
+    for version, file in (("1", "saved_model.pb"), ("2", "model.onnx"), ("3", "model.onnx")):
+        (models / "mixed" / version).mkdir(parents=True)
+        (models / "mixed" / version / file).write_bytes(b"")
+    # Where both lie, the SavedModel counts, and the card says what runs it.
+    (models / "mixed" / "3" / "saved_model.pb").write_bytes(b"")
+    found = {source.version: source.card.engine for source in discover(models, {}) if source.name == "mixed"}
+    assert found == {1: "tensorflow", 2: "openvino", 3: "tensorflow"}
+    (bare,) = discover(None, {"bare": str(models / "mixed" / "2")})
+    assert (bare.version, bare.card.engine) == (2, "openvino")
