@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from rowserve.handlers.problem import Problem, phrase
 from rowserve.handlers.problem_json import encode_problem
-from rowserve.server.chunks import ChunkReader
 from rowserve.server.deadlines import NEVER
+from rowserve.server.framing import ChunkReader, LengthReader
 from rowserve.server.pacing import Hold, PacedProtocol, Phase
 from rowserve.server.request import ApiRequest
 from rowserve.server.request_head import END, Malformed, fault_of_beginning, read_head
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
     from rowserve.server.listener import ApiSite
 
+# A body of this size is not copied once more to be handed over.
+LARGE_BODY = 65536
 # What may be read ahead of a request that is still being answered.
 READ_AHEAD = 16384
 HEAD, IDLE, BODY, BUSY = Phase.HEAD, Phase.IDLE, Phase.BODY, Phase.BUSY
@@ -42,8 +44,7 @@ class Channel(PacedProtocol):
         self._parked = False  # whether it waits for a turn, or for the client to take its answers
         self._turn: Any = None
         self._empty_line = False
-        self._left = 0  # of a body of known length
-        self._chunks: ChunkReader | None = None
+        self._reader: ChunkReader | LengthReader = LengthReader(0)
         self._body_since = 0.0
         self._body_bytes = 0
 
@@ -127,15 +128,14 @@ class Channel(PacedProtocol):
         if length is None or len(data) < end + length:
             self._expect_body(length)
             request.begin_known(known)
-            if len(data) > end:
-                self._read_body(data[end:])
+            self._read_body(data[end:])
             return
         self.phase = BUSY
         self.body_complete = True
         if len(data) > end + length:
             self._buffer = data[end + length :]
             data = data[: end + length]
-        request.ask_known(known, data[end:])
+        request.ask_known(known, data[end:] if length < LARGE_BODY else memoryview(data)[end:])
         if self.phase is BUSY:
             self.due_in(NEVER)
 
@@ -168,8 +168,7 @@ class Channel(PacedProtocol):
         if head.expects_continue:
             self.write(b"HTTP/1.1 100 Continue\r\n\r\n")
         data, self._buffer = self._buffer, b""
-        if data:
-            self._read_body(data)
+        self._read_body(data)
 
     def _wait_for_head(self, data: bytes) -> None:
         fault = fault_of_beginning(data)
@@ -187,32 +186,24 @@ class Channel(PacedProtocol):
         if self.body_complete:
             self.enter(BUSY)
             return
-        self._left = length or 0
-        self._chunks = ChunkReader() if length is None else None
+        self._reader = ChunkReader() if length is None else LengthReader(length)
         self._start_body_clock()
 
     def _read_body(self, data: bytes) -> None:
-        chunks = self._chunks
-        if chunks is None:
-            piece = data if len(data) <= self._left else data[: self._left]
-            used = len(piece)
-            self._left -= used
-            complete = not self._left
-        else:
-            piece, used = chunks.read(data)
-            complete = chunks.done
+        reader = self._reader
+        piece, used = reader.read(data)
         self._buffer = data[used:]
         self._body_bytes += len(piece)
-        if complete:
+        if reader.done:
             self.body_complete = True
             self.enter(BUSY)
         if self.request is not None:
-            self.request.take(piece, complete)
-        if chunks is None or self.phase is not BODY:
+            self.request.take(piece, reader.done)
+        if self.phase is not BODY:
             return
-        if chunks.fault:
-            self._fail_body(Problem(400, chunks.fault, reason="malformed"))
-        elif chunks.again:
+        if reader.fault:
+            self._fail_body(Problem(400, reader.fault, reason="malformed"))
+        elif reader.again:
             self._park()
 
     def stop_reading(self) -> None:

@@ -17,9 +17,10 @@ if TYPE_CHECKING:
     from rowserve.server.limits import Limits
     from rowserve.server.outbox import Outbox
 
-
 # An answer that comes in pieces is paced by the socket: it must feel when that is full.
 MOST_UNSENT = 65536
+# A socket is read in steps of 64 KiB, or of a request with a large body, up to this.
+MOST_READ = 262144
 
 
 class Phase(Enum):
@@ -142,6 +143,11 @@ class PacedProtocol(Protocol):
             self.producer.stopProducing()
 
     # Bytes in
+
+    def expect(self, size: int) -> None:
+        """So many bytes come in one go, now and probably again: they are read in few calls."""
+        if self._tcp is not None and size > self._tcp.bufferSize:
+            self._tcp.bufferSize = min(size, MOST_READ)
 
     def hold(self, why: Hold) -> None:
         """Stop reading."""

@@ -11,7 +11,7 @@ from rowserve.handlers.problem import Problem
 from rowserve.server.bodies import Asked, BodySink, Discarded
 from rowserve.server.body_feed import BodyFeed
 from rowserve.server.faults import native_fault
-from rowserve.server.head_memo import Known
+from rowserve.server.head_memo import HEAD_BYTES, Known
 from rowserve.server.response import Response
 from rowserve.server.target import parse_query, without_authority
 
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from twisted.internet.defer import Deferred
 
+    from rowserve.graphs.rows import Buffer
     from rowserve.handlers.items import Encoded
     from rowserve.server.channel import Channel
     from rowserve.server.request_head import RequestHead
@@ -91,9 +92,11 @@ class ApiRequest(Response):
             self.crashed(Failure())
             return
         self._feed = BodyFeed(self, sink)
-        if type(sink) is Asked and not self.head.expects_continue:
-            known = Known(self.head, self.route, self.problem_form, sink.served, sink.read)
-            self.channel.site.heads.keep(raw, known)
+        if type(sink) is Asked:
+            self.channel.expect(len(raw) + (self.length or 0))
+            if not self.head.expects_continue:
+                known = Known(self.head, self.route, self.problem_form, sink.served, sink.read)
+                self.channel.site.heads.keep(raw, known)
 
     def _refuse(self, problem: Problem) -> None:
         head = self.head
@@ -107,8 +110,9 @@ class ApiRequest(Response):
         """The same for a head that is known."""
         self.route, self.problem_form = known.route, known.problem_form
         self._feed = BodyFeed(self, self.api.ask(self, known.served, known.read))
+        self.channel.expect(HEAD_BYTES + (self.length or 0))
 
-    def ask_known(self, known: Known, body: bytes) -> None:
+    def ask_known(self, known: Known, body: Buffer) -> None:
         """The head is known and the whole body is here."""
         self.route, self.problem_form = known.route, known.problem_form
         try:

@@ -56,14 +56,13 @@ class Response:
         self.startedWriting = True
         if status in NO_BODY:
             self.channel.write(top + b"\r\n")
-        elif self.head.method == b"HEAD":
-            self.channel.write(b"%bContent-Length: %d\r\n\r\n" % (top, len(body)))
-        elif len(body) <= PIECE:
+        elif len(body) <= PIECE and self.head.method != b"HEAD":
             self.channel.write(b"%bContent-Length: %d\r\n\r\n%b" % (top, len(body), body))
         else:
             self.channel.write(b"%bContent-Length: %d\r\n\r\n" % (top, len(body)))
-            WriteOut(self, body).begin()
-            return
+            if self.head.method != b"HEAD":
+                WriteOut(self, body).begin()
+                return
         self.finish()
 
     def _top(self, status: int, headers: Sequence[tuple[str, str]], reason: str, final: bool = True) -> bytes:

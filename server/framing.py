@@ -1,4 +1,7 @@
-"""The body of a request that comes in chunks (RFC 9112, section 7.1), read strictly. Pure values, reactor thread."""
+"""Where the body of a request ends: after a known length, or with its last chunk (RFC 9112, section 7.1).
+
+Pure values, reactor thread.
+"""
 
 from __future__ import annotations
 
@@ -14,8 +17,27 @@ SIZE = re.compile(rb"([0-9A-Fa-f]{1,16})(?:;[\t -~\x80-\xff]*)?")
 TRAILER = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+:[\t -~\x80-\xff]*")
 
 
+class LengthReader:
+    """Takes what comes until `done`; as a ChunkReader."""
+
+    __slots__ = ("_left", "done")
+    again = False
+    fault = ""
+
+    def __init__(self, length: int) -> None:
+        self._left = length
+        self.done = False
+
+    def read(self, data: bytes) -> tuple[bytes, int]:
+        """The body's bytes in `data`, and how many those are."""
+        piece = data if len(data) <= self._left else data[: self._left]
+        self._left -= len(piece)
+        self.done = not self._left
+        return piece, len(piece)
+
+
 class ChunkReader:
-    """Takes what comes until `done`, or until `fault` says what is wrong. Extensions and trailers are checked and dropped.
+    """Takes what comes until `done`, or until `fault` says what is wrong; extensions and trailers are dropped.
 
     `again` tells that the last call left bytes that could be read, for another turn.
     """
