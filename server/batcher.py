@@ -21,6 +21,7 @@ from rowserve.server.row_queue import BatchLimits, RowQueue
 REMEMBERED = 32  # batches
 A_TURN = 256  # rows and asks that one turn of the reactor hands out, or a few more: some 2 ms
 BULK = Priority.BULK
+Key = bytes | None
 
 
 @dataclass(slots=True)
@@ -56,7 +57,7 @@ class Batcher:
         self._timer: Any = None
         self._waking = False
         self.batches = 0  # whose answers have been handed out, or are being so
-        self._ran: deque[set[bytes | None]] = deque(maxlen=REMEMBERED)  # the keys of the last ones
+        self._ran: deque[set[Key]] = deque(maxlen=REMEMBERED)  # the keys of the last ones
         self._promises: dict[Asker, Promise] = {}
         self._promised_rows = 0
         self._promised_bytes = 0
@@ -110,7 +111,7 @@ class Batcher:
         self._wake_soon()
         return True
 
-    def may_have_run(self, keys: Sequence[bytes | None], since: int) -> bool:
+    def may_have_run(self, keys: Sequence[Key], since: int) -> bool:
         """Whether a row of one of these keys may have run after so many `batches` had."""
         batches = self.batches - since
         if batches > len(self._ran):
@@ -205,11 +206,10 @@ class Batcher:
         while at < len(packed) and done < most:
             row, outputs = batch.rows[at], packed[at]
             untwin(row)
-            fault = isinstance(outputs, BaseException)
             of = firsts
             for ask in row.asks:
                 ask.pending = None
-                if fault:
+                if isinstance(outputs, BaseException):
                     faults.append((ask, outputs))
                     continue
                 asker = ask.source.asker
