@@ -27,7 +27,11 @@ class Session(Protocol):
         """What was found at load."""
 
     def run(self, signature: str, rows: Rows) -> dict[str, Array]:
-        """The signature's outputs for these rows. Raises graphs.errors."""
+        """The signature's outputs for these rows. Raises graphs.errors.
+
+        The rows' memory is used again afterwards, unless something still refers to the arrays: an engine that keeps any
+        of it keeps them too.
+        """
 
     def close(self) -> None:
         """Frees the graph."""
