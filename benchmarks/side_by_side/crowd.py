@@ -50,7 +50,7 @@ def zipf_uploads(arena: Arena) -> Iterator[Result]:
         return found
 
     upload("known", seconds=1.5)
-    new = upload("new", seconds=2 * arena.seconds)
+    new = upload("new")
     known = upload("known", seconds=arena.seconds)
     drawn = upload("pool", requests=asked)
     judge_uploads(arena, side, folder / "pool")

@@ -109,20 +109,17 @@ def model_misses(arena: Arena, model: Model, title: str, peers: list[Side]) -> I
     arena.stop(f"{OPENVINO}: {model.name}")
 
 
-def engine_alone(arena: Arena, engine: str, model: Model, seconds: float) -> Callable[[], Run]:
+def engine_alone(arena: Arena, engine: str, model: Model, seconds: int) -> Callable[[], Run]:
     """The bare engine in a process of its own, at the better of two batch sizes."""
 
-    def run() -> Run:
-        each = seconds / len(BARE_ROWS)
-        found = [
-            arena.child.submit(
-                bare.rows_per_second, engine, arena.versions[model.name], model.rows(count, count), each
-            ).result()
-            for count in BARE_ROWS
-        ]
-        return Run(0.0, max(found), 0.0, 0.0, 0)
+    def rate(count: int, long: float) -> float:
+        found: float = arena.child.submit(
+            bare.rows_per_second, engine, arena.versions[model.name], model.rows(count, count), long
+        ).result()
+        return found
 
-    return run
+    best = max(BARE_ROWS, key=lambda count: rate(count, 1.0))
+    return lambda: Run(0.0, rate(best, seconds), 0.0, 0.0, 0)
 
 
 def half_repeated(arena: Arena) -> Iterator[Result]:

@@ -3,7 +3,7 @@
     python -m benchmarks.side_by_side.uploads SPEC.json
 
 SPEC has host, port, target, field, folder (of the pictures, in order), connections, and either `requests` (a number,
-drawn by Zipf 1.0) or `seconds` (of pictures in turn); printed is a JSON object.
+drawn by Zipf 1.0), or `seconds` (of pictures in turn), or neither: each picture once. Printed is a JSON object.
 """
 
 from __future__ import annotations
@@ -54,7 +54,9 @@ def load(spec: dict[str, Any]) -> dict[str, Any]:
     """Runs it."""
     files = [(path.read_bytes(),) for path in sorted(Path(spec["folder"]).iterdir())]
     form = upload_form(f"{spec['host']}:{spec['port']}", spec["target"], spec["field"])
-    places: Iterator[int] = itertools.cycle(range(len(files)))
+    places: Iterator[int] = iter(range(len(files)))
+    if "seconds" in spec:
+        places = itertools.cycle(places)
     if "requests" in spec:
         places = itertools.islice(zipf(EXPONENT, len(files), np.random.default_rng(5)), spec["requests"])
     run = ReactorRun()
