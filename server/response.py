@@ -89,7 +89,7 @@ class Response:
 
     def write(self, data: bytes) -> None:
         """A piece of the body; b"" sends the head alone."""
-        if self._gone:
+        if self.finished or self._gone:
             return
         self.startedWriting = True
         if self._chunked and data:

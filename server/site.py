@@ -7,7 +7,7 @@ comes. What it returns is an Encoded answer, or the sink that takes the body and
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from twisted.internet.defer import Deferred
 
@@ -109,7 +109,7 @@ class Api:
         if type(answer) is Answer:  # to ask whether it is a Deferred costs more, as that is an abstract class
             self._respond(request, question, answer)
         else:
-            request.wait_for(answer, partial(self._respond, request, question))
+            request.wait_for(cast("Deferred[Answer]", answer), partial(self._respond, request, question))
 
     def _respond(self, request: ApiRequest, question: Question[Encoded], answer: Answer) -> None:
         """Encodes the answer; a large one on the pool."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from twisted.internet.task import Clock
@@ -38,7 +38,7 @@ class Connection:
     def __init__(self, room: int = 1 << 30) -> None:
         self.clock = Clock()
         self.socket = Socket(room)
-        self.transport: Any = StringTransport()
+        self.transport = cast("Any", StringTransport())
         self.transport.socket, self.transport.dataBuffer, self.transport._tempDataBuffer = self.socket, b"", []
         self.protocol = PacedProtocol(self.clock, Limits(), Outbox(self.clock))
         self.protocol.makeConnection(self.transport)
