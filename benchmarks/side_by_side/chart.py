@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from html import escape
 
-from benchmarks.side_by_side.result import LIMITS, Result
+from benchmarks.side_by_side.result import Result
 from benchmarks.table import number
 
 WIDTH, NAMES, FIGURES = 760, 190, 110
@@ -38,9 +38,10 @@ def panel_of(result: Result, top: int) -> Iterator[str]:
     yield f'<text x="10" y="{top + 20}" font-weight="bold">{escape(result.title)} ({result.unit}, {better})</text>'
     room = WIDTH - NAMES - FIGURES
     most = max(result.values.values())
-    for index, (name, value) in enumerate(result.values.items()):
+    for index, name in enumerate([*result.ours, *result.rivals, *result.limits]):
+        value = result.values[name]
         y = top + HEAD - 6 + index * (BAR + GAP)
-        colour = OURS if name.startswith("rowserve") else LIMIT if name in LIMITS else RIVAL
+        colour = OURS if name in result.ours else LIMIT if name in result.limits else RIVAL
         long = max(1.0, value / most * room)
         yield f'<text x="{NAMES - 8}" y="{y + 12}" text-anchor="end">{escape(name)}</text>'
         yield (

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from benchmarks.__main__ import busy_seconds
 from benchmarks.side_by_side.chart import bars_svg
-from benchmarks.side_by_side.result import LIMITS, Growth, Result
+from benchmarks.side_by_side.result import Growth, Result
 from benchmarks.table import Figure, machine, number
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
@@ -90,7 +90,7 @@ class Page:
 
         page.write_text(MARKED.sub(replaced, page.read_text(encoding="utf-8")), encoding="utf-8")
         if rivals:
-            drawn = [each for each in self.results if len(each.values) > 1]
+            drawn = [each for each in self.results if each.rivals] or [each for each in self.results if each.limits]
             about = machine()
             told = f"{about['cpu']}, {about['cores']} cores, {about['date'][:10]}"
             (DOCS / "performance.svg").write_text(bars_svg(drawn, told), encoding="utf-8")
@@ -100,9 +100,9 @@ def values_table(results: Sequence[Result]) -> str:
     """What each side did: a line a case."""
     lines = []
     for result in results:
-        ours = [name for name in result.values if name.startswith("rowserve")]
-        limits = [name for name in result.values if name in LIMITS]
-        lines.append((result.title, result.unit, *(cell(result, names) for names in (ours, result.rivals, limits))))
+        lines.append(
+            (result.title, result.unit, *(cell(result, names) for names in (result.ours, result.rivals, result.limits)))
+        )
     return markdown(("case", "", "rowserve", "rivals, the best first", "with nothing around it"), lines)
 
 

@@ -42,9 +42,19 @@ class Result:
     low: bool = False
 
     @property
+    def ours(self) -> list[str]:
+        """The names under which rowserve ran."""
+        return [name for name in self.values if name.startswith("rowserve")]
+
+    @property
+    def limits(self) -> list[str]:
+        """The names of what has nothing around it."""
+        return [name for name in self.values if name in LIMITS]
+
+    @property
     def rivals(self) -> list[str]:
         """The names of the rivals, the best one first."""
-        names = [name for name in self.values if not name.startswith("rowserve") and name not in LIMITS]
+        names = set(self.values) - {*self.ours, *self.limits}
         return sorted(names, key=lambda name: self.values[name], reverse=not self.low)
 
 
