@@ -50,11 +50,8 @@ class BatchCosts:
         if soonest is None:
             return plain
         soonest -= (1.0 - SOONER) * self.seconds[plain]
-        for size in self._sizes:
-            cost = self.seconds.get(size)
-            if size >= plain:
-                break
-            rest = None if cost is None else self._plainly(waiting - size)
+        for size in self._sizes[: self._sizes.index(plain)]:
+            cost, rest = self.seconds.get(size), self._plainly(waiting - size)
             if cost is not None and rest is not None and cost + rest < soonest:
                 best, soonest = size, cost + rest
         return best
