@@ -32,14 +32,15 @@ def openvino() -> Any:
 
 @cache
 def _openvino() -> Any:
-    # None makes an import fail, upon which OpenVINO goes without.
-    there = sys.modules.setdefault(REPORTER, None)  # type: ignore[arg-type]
+    absent = REPORTER not in sys.modules
+    if absent:
+        sys.modules[REPORTER] = None  # type: ignore[assignment]  # an import then fails, and OpenVINO goes without
     try:
         import openvino
     except ImportError as error:
         raise CannotLoad(MISSING if error.name == "openvino" else f"{MISSING} ({one_line(error)})") from None
     finally:
-        if there is None:
+        if absent:
             del sys.modules[REPORTER]
     return openvino
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from time import perf_counter
 from typing import Any
 
@@ -136,8 +137,8 @@ class _Run:
         ov = openvino()
         self._tensor = ov.Tensor
         self._request = ov.Core().compile_model(model, "CPU", properties(settings)).create_infer_request()
-        # Its wrapper of the same name looks at each feed a second time, which costs more than a small run.
-        self._infer = super(ov.InferRequest, self._request).infer
+        # The wrapper around it looks at each feed a second time, which costs more than a small run.
+        self._infer = partial(ov.InferRequest.__base__.infer, self._request)
         self._inputs = list(ports.inputs.items())
         self._outputs = list(ports.outputs.items())
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from time import perf_counter
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 
@@ -17,6 +17,7 @@ from rowserve.graphs.rows import Array
 from rowserve.graphs.signature import Signature
 
 Run = Callable[..., Sequence[Any]]
+Timed = TypeVar("Timed", bound=Callable[..., Any])
 # The number that names no pool at all.
 CALLING_THREAD = -1
 ROUNDS = 7
@@ -119,7 +120,7 @@ class _FixedCall:
         return {name: as_array(values[at], dtype) for (name, dtype), at in zip(self._outputs, self._where, strict=True)}
 
 
-def quickest(runs: Sequence[Run], feeds: Sequence[Array], clock: Callable[[], float]) -> Run:
+def quickest(runs: Sequence[Timed], feeds: Sequence[Array], clock: Callable[[], float]) -> Timed:
     """The one with the shortest run of several, taken in turns; the first of equals."""
     best = [float("inf")] * len(runs)
     for _ in range(ROUNDS):

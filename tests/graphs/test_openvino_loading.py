@@ -88,7 +88,7 @@ def test_rows_that_may_not_be_written_to_or_have_gaps_are_read_as_they_are(open_
 def test_several_inputs_and_outputs_and_a_static_one(open_model: Load, tmp_path: Path):
     session = open_model(onnx_recipes.two_of_each(tmp_path), static_inputs=("scale",))
     a, b = x(3, 2), x(3, 2) + 1
-    found = session.run(NAME, Rows({"a": a, "b": b}, 3, {"scale": np.float32(2)}))
+    found = session.run(NAME, Rows({"a": a, "b": b}, 3, {"scale": np.array(2, np.float32)}))
     np.testing.assert_allclose(found["total"], (a + b) * 2, rtol=1e-6)
     np.testing.assert_allclose(found["less"], a - b, rtol=1e-6)
 
@@ -96,7 +96,7 @@ def test_several_inputs_and_outputs_and_a_static_one(open_model: Load, tmp_path:
 def test_a_card_may_narrow_the_outputs(open_model: Load, tmp_path: Path):
     folder = onnx_recipes.two_of_each(tmp_path)
     session = open_model(folder, static_inputs=("scale",), outputs=("less",))
-    found = session.run(NAME, Rows({"a": x(2, 2), "b": x(2, 2)}, 2, {"scale": np.float32(2)}))
+    found = session.run(NAME, Rows({"a": x(2, 2), "b": x(2, 2)}, 2, {"scale": np.array(2, np.float32)}))
     assert list(found) == ["less"]
     with pytest.raises(UnknownOutput, match="less, total"):
         load(folder, openvino(outputs=("more",)))
