@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from rowserve.graphs.rows import RowLayout, Rows, ShapesDiffer, gather
+from rowserve.graphs.rows import COPIED, RowLayout, Rows, ShapesDiffer, gather
 from rowserve.graphs.signature import NUMERIC, Signature, TensorSpec, numpy_dtype
 
 dtypes = st.sampled_from(sorted(NUMERIC - {"bfloat16"}))
@@ -91,9 +91,10 @@ def test_twins_by_reshape_or_by_moving_a_border_differ():
     assert first != second
 
 
-def test_one_fixed_tensor_is_packed_without_a_copy():
-    array = np.arange(12, dtype=np.float32).reshape(3, 4)
-    packed = RowLayout([TensorSpec("x", "float32", (4,))]).pack({"x": array}, 3)
+def test_one_large_fixed_tensor_is_packed_without_a_copy():
+    width = COPIED // 4
+    array = np.arange(3 * width, dtype=np.float32).reshape(3, width)
+    packed = RowLayout([TensorSpec("x", "float32", (width,))]).pack({"x": array}, 3)
     array[1, 0] = 99
     assert np.frombuffer(packed[1], np.float32)[0] == 99
 
