@@ -66,7 +66,8 @@ class Page:
 
     def rivals_text(self) -> str:
         """The table of all cases, and of what was wanted."""
-        return "\n\n".join([self.head(), values_table(self.results), goals_table(self.results), self.checked()])
+        goals = [goals_table(self.results)] if any(result.goals for result in self.results) else []
+        return "\n\n".join([self.head(), values_table(self.results), *goals, self.checked()])
 
     def growth_text(self) -> str:
         """The curves."""
