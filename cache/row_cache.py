@@ -73,12 +73,12 @@ class RowCache:
         self._pending: Mapping[bytes, Buffer] = {}
         self._noted: set[bytes] = set()
         self._read: Callable[[], Reader] = Nothing
-        self._errors: tuple[type[Exception], ...] = ()
+        self._errors: tuple[type[Exception], ...] = (StoreFailed,)
         if store is None:
             if self.stats.state == states.OK:
                 self.stats.state = states.OFF
             return
-        self._read, self._errors = store.read, store.errors
+        self._read, self._errors = store.read, (StoreFailed, *store.errors)
         if not read_only:
             self._writer = Writer(store, self.stats, clock=clock, call_in_reactor=call_in_reactor, limits=limits)
             self._pending, self._noted = self._writer.pending, self._writer.noted
@@ -145,7 +145,7 @@ class RowCache:
                     add(body)
             finally:
                 reader.abort()
-        except (StoreFailed, *self._errors) as error:
+        except self._errors as error:
             self._failed(error)
             found += [None] * (len(keys) - len(found))
         if pending:

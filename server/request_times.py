@@ -51,7 +51,7 @@ class RequestTimes(Collector):
     def collect(self) -> Iterator[Metric]:
         """The family, each series with its buckets."""
         family = HistogramMetricFamily("rowserve_request_seconds", "Time of a request.", labels=("route", "code"))
-        names = [floatToGoString(bound) for bound in (*self._bounds, math.inf)]
+        names = [floatToGoString(bound) for bound in (*self._bounds, math.inf)]  # type: ignore[no-untyped-call]
         for (route, code), times in sorted(self._times.items(), key=str):
             buckets = list(zip(names, accumulate(times.counts), strict=True))
             family.add_metric((route, str(code)), buckets, times.seconds)
