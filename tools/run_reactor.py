@@ -37,6 +37,12 @@ class ReactorRun:
     """
 
     def __init__(self) -> None:
+        try:
+            from rowserve.tools.lean_reactor import install
+        except ImportError:
+            pass  # there is no epoll: Twisted takes what there is
+        else:
+            install()
         from twisted.internet import reactor
 
         self.reactor: Any = reactor
