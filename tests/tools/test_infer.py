@@ -132,7 +132,7 @@ def test_in_exact_mode_a_killed_run_is_resumed_byte_for_byte(tmp_path: Path) -> 
     file = tmp_path / "rows.jsonl"
     file.write_bytes(lines)
     options = [str(model), "--cache", str(tmp_path / "cache")]
-    killed_after(options, file, 100, program=REAL)
+    killed_after(options, file, 3000, program=REAL)  # the first commits are behind it
     again = rowserve("infer", *options, lines=lines, program=REAL)
     outcomes = [answer["cache"] for answer in answers(again.stdout)]
     assert {"hit", "computed"} <= set(outcomes)
