@@ -29,6 +29,15 @@ def log_to_stderr(form: str = "rowserve: %(message)s") -> None:
     globalLogBeginner.beginLoggingTo([twisted], redirectStandardIO=False, discardBuffer=True)
 
 
+def choose_reactor() -> None:
+    """To be called before anything imports the reactor; Klein does."""
+    try:
+        from rowserve.tools.lean_reactor import install
+    except ImportError:  # there is no epoll: Twisted takes what there is
+        return
+    install()
+
+
 class ReactorRun:
     """`run` once.
 
@@ -37,12 +46,6 @@ class ReactorRun:
     """
 
     def __init__(self) -> None:
-        try:
-            from rowserve.tools.lean_reactor import install
-        except ImportError:
-            pass  # there is no epoll: Twisted takes what there is
-        else:
-            install()
         from twisted.internet import reactor
 
         self.reactor: Any = reactor

@@ -66,6 +66,9 @@ def serve(**flags: Any) -> None:
     SIGTERM and Ctrl-C end it gracefully: what runs is finished and the cache is written. Exit: 0 after that, 1 when
     time ran out, 2 when nothing could start.
     """
+    from rowserve.tools.run_reactor import choose_reactor
+
+    choose_reactor()
     from rowserve.tools.serving import serve_http
 
     sys.exit(serve_http(**flags))

@@ -89,11 +89,21 @@ def test_one_that_has_just_left_is_passed_over(reactor: LeanReactor) -> None:
     assert first.read + second.read == 1
 
 
-def test_the_tools_run_on_it_where_none_is_there() -> None:
-    code = "from rowserve.tools.run_reactor import ReactorRun; print(type(ReactorRun().reactor).__name__)"
-    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert ran.stdout == "LeanReactor\n"
-    there = subprocess.run(
-        [sys.executable, "-c", f"import twisted.internet.reactor; {code}"], capture_output=True, text=True, check=True
-    )
-    assert there.stdout == "EPollReactor\n"
+SERVED = """
+import sys, types
+served = types.ModuleType("served")
+def serve_http(**flags):
+    import rowserve.server.listener  # which brings Klein, which brings a reactor
+    from twisted.internet import reactor
+    print(type(reactor).__name__)
+served.serve_http = serve_http
+sys.modules["rowserve.tools.serving"] = served
+from rowserve.tools.serve import serve
+serve([])
+"""
+
+
+@pytest.mark.parametrize(("first", "name"), [("", "LeanReactor"), ("import twisted.internet.reactor", "EPollReactor")])
+def test_the_server_runs_on_it_where_none_is_there(first: str, name: str) -> None:
+    ran = subprocess.run([sys.executable, "-c", first + SERVED], capture_output=True, text=True, check=False)
+    assert ran.stdout == f"{name}\n", ran.stderr
