@@ -7,7 +7,7 @@ for.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 
 from rowserve.handlers.items import NO_WISH, Answer, CachePolicy, Options, Outcome, Priority, Timing
@@ -73,9 +73,22 @@ def request_timeout(value: str) -> float:
 def cache_status(answer: Answer) -> str:
     """RFC 9211: `hit` where every row was one, `fwd=bypass` past the cache, else `miss` or `partial`."""
     outcomes = answer.outcomes
+    if len(outcomes) == 1:
+        return status_of_one(outcomes[0])
     hits = outcomes.count(Outcome.HIT)
     if hits == len(outcomes):
         return ALL_HIT
+    return status_of(outcomes, hits)
+
+
+@lru_cache(maxsize=len(Outcome))
+def status_of_one(outcome: Outcome) -> str:
+    """The same of a single row."""
+    return ALL_HIT if outcome is Outcome.HIT else status_of([outcome], 0)
+
+
+def status_of(outcomes: Sequence[Outcome], hits: int) -> str:
+    """The same where not all are hits."""
     counts = [(outcome, outcomes.count(outcome)) for outcome in TOLD]
     detail = " ".join(f"{outcome.value}={count}" for outcome, count in counts if count)
     if Outcome.BYPASSED in outcomes:

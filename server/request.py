@@ -150,23 +150,21 @@ class ApiRequest(Response):
 
     def wait_for(self, result: Deferred[Any], then: Callable[[Any], None]) -> None:
         """Goes on with the result; a Problem, or a crash, is the answer; the client's going cancels it."""
-        self.on_hang_up(result.cancel)
+        self._cancel = result.cancel
+        result.addBoth(self._go_on, then)
 
-        def failed(failure: Failure) -> None:
-            if self._gone:
-                return
-            if isinstance(failure.value, Problem):
-                self.respond(self.problem_form(failure.value))
-            else:
-                self.crashed(failure)
-
-        def go_on(value: Any) -> None:
-            self._cancel = None
-            if not self._gone:
-                then(value)
-
-        result.addCallback(go_on)
-        result.addErrback(failed)
+    def _go_on(self, result: Any, then: Callable[[Any], None]) -> None:
+        self._cancel = None
+        if self._gone:
+            return
+        try:
+            if isinstance(result, Failure):
+                result.raiseException()
+            then(result)
+        except Problem as problem:
+            self.respond(self.problem_form(problem))
+        except Exception:  # noqa: BLE001  (whatever it is, the client gets an answer)
+            self.crashed(Failure())
 
     def hang_up(self) -> None:
         """The client has gone: cancel what runs for it."""
