@@ -123,6 +123,8 @@ class RowCache:
     def lookup(self, keys: Sequence[bytes], max_age: float | None = None) -> list[Buffer | None]:
         """The packed outputs of each key, or None. Of rows older than `max_age` seconds, None."""
         pending, noted = self._pending, self._noted
+        # Before the file is read: the writer lets go of a row only when it can be read there.
+        queued = [pending.get(key) for key in keys] if pending else None
         full = len(noted) >= MOST_NOTED
         oldest = b"" if max_age is None else created_bytes(self._clock() - max_age)
         found: list[Buffer | None] = []
@@ -148,13 +150,13 @@ class RowCache:
         except self._errors as error:
             self._failed(error)
             found += [None] * (len(keys) - len(found))
-        if pending:
-            return [pending.get(key, body) for key, body in zip(keys, found, strict=True)]
+        if queued is not None:
+            return [body if new is None else new for new, body in zip(queued, found, strict=True)]
         return found
 
     def lookup_aliases(self, keys: Sequence[bytes]) -> list[bytes | None]:
         """The row key that each upload's key leads to, or None."""
-        pending = self._pending
+        queued = [self._pending.get(key) for key in keys]  # before the file is read, as above
         found: list[bytes | None] = []
         values: list[bytes | None] = [None] * len(keys)
         try:
@@ -162,8 +164,8 @@ class RowCache:
                 values = self._store.get_many(keys)
         except StoreFailed as error:
             self._failed(error)
-        for key, value in zip(keys, values, strict=True):
-            body: Buffer | None = pending.get(key)
+        for key, new, value in zip(keys, queued, values, strict=True):
+            body: Buffer | None = new
             if body is None and value is not None:
                 body = unseal(Kind.ALIAS, key, value)
                 if body is None:

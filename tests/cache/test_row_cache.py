@@ -63,6 +63,43 @@ def test_queued_and_written_rows_mix(stepped):
     assert stepped.cache.lookup([key(1)]) == [b"anew"]
 
 
+class Meanwhile:
+    """A reader in whose first look the writer thread commits all that is queued."""
+
+    def __init__(self, stepped: SteppedCache) -> None:
+        self.stepped = stepped
+        self.reader = stepped.store.read()
+        self.abort = self.reader.abort
+
+    def get(self, key: bytes) -> bytes | None:
+        value: bytes | None = self.reader.get(key)
+        self.stepped.settle()
+        return value
+
+
+def test_a_row_that_is_committed_while_it_is_looked_up_is_found(stepped, monkeypatch):
+    stepped.cache.keep([key(1)], [b"one"])
+    with monkeypatch.context() as patch:
+        patch.setattr(stepped.cache, "_read", lambda: Meanwhile(stepped))
+        assert stepped.cache.lookup([key(1)]) == [b"one"]
+    assert not stepped.writer.pending
+    assert stepped.cache.lookup([key(1)]) == [b"one"]
+
+
+def test_an_alias_that_is_committed_while_it_is_looked_up_is_found(stepped, monkeypatch):
+    stepped.cache.keep_aliases([key(2)], [key(1)])
+    read = stepped.store.get_many
+
+    def get_many(keys: Any) -> Any:
+        values = read(keys)
+        stepped.settle()
+        return values
+
+    monkeypatch.setattr(stepped.store, "get_many", get_many)
+    assert stepped.cache.lookup_aliases([key(2)]) == [key(1)]
+    assert not stepped.writer.pending
+
+
 def test_a_flipped_bit_is_a_miss_a_count_and_a_deletion(stepped):
     keys = [key(1), key(2), key(3)]
     stepped.cache.keep(keys, [BODY[:4000]] * 3)
