@@ -11,8 +11,8 @@ import numpy as np
 from platformdirs import user_cache_path
 from twisted.internet.defer import Deferred
 
+from benchmarks.side_by_side.bare import tensorflow_engine
 from benchmarks.table import Figure
-from rowserve.graphs.engine import tensorflow
 from rowserve.graphs.rows import Array, Rows
 from rowserve.handlers.items import Answer, Options
 from rowserve.server.assembly import Assembly
@@ -32,19 +32,7 @@ SHAPES = {"digits": (8, 8), "efficientnet_lite0": (224, 224, 3)}
 
 def bare_session(name: str) -> Callable[[Array], Array]:
     """The model as its SavedModel's function, variables frozen to constants, in a session: images to probabilities."""
-    tf = tensorflow()
-    from tensorflow.core.protobuf import config_pb2
-    from tensorflow.python.framework import convert_to_constants
-
-    loaded = tf.saved_model.load(str(MODELS[name]() / "1"))
-    frozen = convert_to_constants.convert_variables_to_constants_v2(loaded.signatures["serving_default"])
-    graph = tf.Graph()
-    with graph.as_default():
-        tf.import_graph_def(frozen.graph.as_graph_def(), name="")
-    session = tf.compat.v1.Session(graph=graph)
-    options = config_pb2.CallableOptions(feed=[frozen.inputs[0].name], fetch=[frozen.outputs[0].name])
-    call = session._make_callable_from_options(options)  # the fastest there is; make_callable is Session.run
-    return lambda images: call(images)[0]
+    return tensorflow_engine(MODELS[name]() / "1")
 
 
 class InProcess:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import http.client
 import re
-import statistics
 import threading
 import time
 from collections import Counter
@@ -277,11 +276,6 @@ def link(version: Path, model: Path) -> None:
     model.mkdir(parents=True, exist_ok=True)
     if not (model / "1").exists():
         (model / "1").symlink_to(version, target_is_directory=True)
-
-
-def median_of(call: Callable[[], float], turns: int) -> float:
-    """The median of several calls."""
-    return statistics.median(call() for _ in range(turns))
 
 
 def sides_of(*groups: Sequence[Side]) -> Iterator[Side]:

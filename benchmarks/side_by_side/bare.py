@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from rowserve.graphs.engine import tensorflow
 from rowserve.graphs.rows import Array
 
 Engine = Callable[[Array], Array]
@@ -35,7 +36,7 @@ def quiet() -> None:
 @cache
 def tensorflow_engine(version: Path) -> Engine:
     """The SavedModel's function, its variables frozen to constants, in a session."""
-    import tensorflow as tf
+    tf = tensorflow()
     from tensorflow.core.protobuf import config_pb2
     from tensorflow.python.framework import convert_to_constants
 
