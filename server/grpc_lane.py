@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from rowserve.handlers.http_headers import cache_status, server_timing
 from rowserve.handlers.problem import Problem
 from rowserve.server.grpc_asking import Asking, Way
+from rowserve.server.grpc_log import tidy_library_log
 from rowserve.server.grpc_service import Asked, Method, Service, Several
 
 try:
@@ -127,6 +128,7 @@ class GrpcLane:
         self._loop.close()
 
     async def _listen(self, address: str) -> int:
+        tidy_library_log()
         self._server = grpc.aio.server(
             options=(
                 ("grpc.max_receive_message_length", self._body_bytes),
