@@ -18,7 +18,7 @@ from rowserve.graphs.signature import Signature
 
 # Raise it when loading or the self-test comes to other findings for the same model, or the document below
 # changes.
-CODE_VERSION = 2
+CODE_VERSION = 3
 CONTEXT = "rowserve model description, format 1"
 
 
@@ -28,7 +28,8 @@ class ModelDescription:
 
     `loader` is "v1", "v2 frozen", "v2 function" or "openvino". `exact_sizes` holds, by signature, the batch sizes that
     exact mode may run, ascending; it is empty in fast mode. `execution` goes into every key. `notes` are
-    findings for the log, a sentence each. `op_threads`: the threads of one op, 0 where nobody chose.
+    findings for the log, a sentence each. `op_threads`: the threads of one op, 0 where nobody chose. `folded`: whether
+    arithmetic has gone into weights.
     """
 
     fingerprint: str
@@ -39,6 +40,7 @@ class ModelDescription:
     execution: Mapping[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     op_threads: int = 0
+    folded: bool = False
 
     def to_json(self) -> bytes:
         """As a small document."""
@@ -47,6 +49,7 @@ class ModelDescription:
             "signatures": [signature.to_plain() for signature in self.signatures.values()],
             "loader": self.loader,
             "frozen": self.frozen,
+            "folded": self.folded,
             "op_threads": self.op_threads,
             "exact_sizes": {name: list(sizes) for name, sizes in self.exact_sizes.items()},
             "execution": dict(self.execution),
@@ -69,6 +72,7 @@ class ModelDescription:
                 plain["execution"],
                 tuple(plain["notes"]),
                 plain["op_threads"],
+                plain["folded"],
             )
         except (KeyError, TypeError, AttributeError) as error:
             raise ValueError(f"not a model description: {error!r}") from None

@@ -1,4 +1,4 @@
-"""Variables to constants: a graph that needs no lookups at run time and lets TensorFlow fold what never changes.
+"""Variables to constants: a graph that needs no lookups at run time and has what never changes folded.
 
 Graph thread, at load. Whoever asks compares the result with the graph as saved before believing it.
 """
@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from rowserve.graphs.engine import session_config, tensorflow
+from rowserve.graphs.folding import fold, has_convolutions
 from rowserve.graphs.inspection import asset_files, init_ops
 from rowserve.graphs.load_settings import LoadSettings
 from rowserve.graphs.origins import node_name
@@ -22,10 +23,10 @@ VARIABLES = frozenset({"Variable", "VariableV2", "VarHandleOp"})
 
 
 class NothingToFreeze(Exception):
-    """The graph has no variables, or is too large to hold them."""
+    """The graph has nothing that would become another, or is too large to hold it."""
 
 
-def freeze_session(model: SavedModel, graph: SessionGraph, settings: LoadSettings) -> SessionGraph:
+def freeze_session(model: SavedModel, graph: SessionGraph, settings: LoadSettings, folded: bool) -> SessionGraph:
     """The same signatures in a session of their own, without variables; tables are filled anew by the init op.
 
     Raises NothingToFreeze, or whatever TensorFlow raises where the graph cannot do without its variables.
@@ -34,7 +35,8 @@ def freeze_session(model: SavedModel, graph: SessionGraph, settings: LoadSetting
     from tensorflow.python.framework import convert_to_constants
 
     whole = graph.session.graph.as_graph_def()
-    _check_size(model, any(node.op in VARIABLES for node in whole.node))
+    variables, folded = any(node.op in VARIABLES for node in whole.node), folded and has_convolutions(whole)
+    _check_size(model, variables or folded)
     starts = [node_name(name) for name in init_ops(model.meta_graph)]
     tensors = (tensor for names in (model.inputs, model.outputs) for each in names.values() for tensor in each.values())
     kept = sorted({*map(node_name, tensors), *starts})
@@ -44,6 +46,10 @@ def freeze_session(model: SavedModel, graph: SessionGraph, settings: LoadSetting
     if _looks_up_in_functions(whole):
         whole = _inlined(tf, graph.session.graph, whole, kept)
     constant = convert(graph.session, whole, kept, variable_names_denylist=written)
+    if folded:
+        less = fold(_inlined(tf, graph.session.graph, constant, kept), kept)
+        constant, folded = less or constant, less is not None
+        _check_size(model, variables or folded)
     frozen = tf.Graph()
     with frozen.as_default():
         tf.import_graph_def(constant, name="")
@@ -51,13 +57,16 @@ def freeze_session(model: SavedModel, graph: SessionGraph, settings: LoadSetting
     try:
         if starts:
             session.run([frozen.get_operation_by_name(name) for name in starts], _asset_feeds(model, constant))
-        return SessionGraph(session, model.signatures, model.inputs, model.outputs, loader="v1", frozen=True)
+        ways = (model.signatures, model.inputs, model.outputs)
+        return SessionGraph(session, *ways, loader="v1", frozen=True, folded=folded)
     except BaseException:
         session.close()
         raise
 
 
-def freeze_functions(model: SavedModel, functions: Mapping[str, Any], settings: LoadSettings) -> SessionGraph:
+def freeze_functions(
+    model: SavedModel, functions: Mapping[str, Any], settings: LoadSettings, folded: bool
+) -> SessionGraph:
     """Concrete functions as one graph in a session, each under a scope of its own.
 
     Raises ValueError where a function holds more than variables (a table), or whatever TensorFlow raises.
@@ -76,30 +85,35 @@ def freeze_functions(model: SavedModel, functions: Mapping[str, Any], settings: 
         if len(frozen.inputs) != len(arguments):
             raise ValueError(f"signature {name} holds what cannot be frozen")
         scope = f"signature_{index}"
+        constant = frozen.graph.as_graph_def()
+        if folded:
+            constant = fold(constant, [node_name(t.name) for t in (*frozen.inputs, *frozen.outputs)]) or constant
         with graph.as_default():
-            tf.import_graph_def(frozen.graph.as_graph_def(), name=scope)
+            tf.import_graph_def(constant, name=scope)
         inputs[name] = {key: f"{scope}/{tensor.name}" for key, tensor in zip(arguments, frozen.inputs, strict=True)}
         keys = sorted(function.structured_outputs)
         every = {key: f"{scope}/{tensor.name}" for key, tensor in zip(keys, frozen.outputs, strict=True)}
         outputs[name] = {spec.name: every[spec.name] for spec in signature.outputs}
     session = tf.compat.v1.Session(graph=graph, config=session_config(settings))
     try:
-        return SessionGraph(session, model.signatures, inputs, outputs, loader="v2 frozen", frozen=True)
+        return SessionGraph(session, model.signatures, inputs, outputs, loader="v2 frozen", frozen=True, folded=folded)
     except BaseException:
         session.close()
         raise
 
 
-def freeze(model: SavedModel, graph: SessionGraph | FunctionGraph, settings: LoadSettings) -> SessionGraph:
-    """Whichever of the two fits."""
+def freeze(
+    model: SavedModel, graph: SessionGraph | FunctionGraph, settings: LoadSettings, folded: bool
+) -> SessionGraph:
+    """Whichever of the two fits; with `folded`, arithmetic goes into weights (see `folding`)."""
     if isinstance(graph, SessionGraph):
-        return freeze_session(model, graph, settings)
-    return freeze_functions(model, graph.functions, settings)
+        return freeze_session(model, graph, settings, folded)
+    return freeze_functions(model, graph.functions, settings, folded)
 
 
-def _check_size(model: SavedModel, variables: bool) -> None:
-    if not variables:
-        raise NothingToFreeze("it has no variables")
+def _check_size(model: SavedModel, anything: bool) -> None:
+    if not anything:
+        raise NothingToFreeze("it has no variables, and no convolution to fold anything into")
     size = sum(file.stat().st_size for file in Path(model.path, "variables").glob("*") if file.is_file())
     if size > MOST_BYTES:
         raise NothingToFreeze("its variables are too large for one graph")

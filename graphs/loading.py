@@ -86,6 +86,7 @@ def describe(digest: str, opened: Opened, settings: LoadSettings) -> ModelDescri
         signatures=signatures,
         loader=graph.loader,
         frozen=graph.frozen,
+        folded=graph.folded,
         op_threads=opened.op_threads,
         exact_sizes={name: found for name, found in sizes.items() if found},
         execution=execution(

@@ -42,6 +42,7 @@ class OpenVinoGraph:
 
     loader = "openvino"
     frozen = True
+    folded = False
 
     def __init__(
         self, models: Mapping[str, tuple[Any, Ports]], signatures: Mapping[str, Signature], settings: LoadSettings

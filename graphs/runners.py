@@ -32,6 +32,7 @@ class LoadedGraph(Protocol):
 
     loader: str
     frozen: bool
+    folded: bool
 
     def call(self, signature: str, arrays: Mapping[str, Array]) -> dict[str, Array]:
         """One run."""
@@ -61,10 +62,12 @@ class SessionGraph:
         *,
         loader: str,
         frozen: bool,
+        folded: bool = False,
     ) -> None:
         self.session = session
         self.loader = loader
         self.frozen = frozen
+        self.folded = folded
         self._calls = {
             name: _FixedCall(session, signature, inputs[name], outputs[name]) for name, signature in signatures.items()
         }
@@ -137,6 +140,7 @@ class FunctionGraph:
     """
 
     frozen = False
+    folded = False
     loader = "v2 function"
 
     def __init__(self, functions: Mapping[str, Any], signatures: Mapping[str, Signature], keep: Any) -> None:

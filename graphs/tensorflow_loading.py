@@ -1,4 +1,4 @@
-"""A SavedModel in TensorFlow: look, open by the loader that works, freeze, choose its threads.
+"""A SavedModel in TensorFlow: look, open by the loader that works, freeze and fold, choose its threads.
 
 Graph thread, at load; blocking (seconds).
 """
@@ -58,7 +58,7 @@ def _as_known(model: SavedModel, settings: LoadSettings, known: ModelDescription
         graph: LoadedGraph = opened
         if known.frozen:
             try:
-                graph = freeze(model, opened, settings)
+                graph = freeze(model, opened, settings, known.folded)
             finally:
                 opened.close()
     except Exception as error:  # noqa: BLE001  (whoever asked goes on without what is known)
@@ -98,18 +98,26 @@ def open_graph(model: SavedModel, settings: LoadSettings) -> tuple[OpenGraph, Ma
 def freeze_or_keep(
     model: SavedModel, graph: OpenGraph, trials: Mapping[str, Trial], settings: LoadSettings
 ) -> tuple[LoadedGraph, list[str]]:
-    """The frozen graph where it answers made-up rows as the one it was made of, else that one."""
-    try:
-        frozen = freeze(model, graph, settings)
-    except NothingToFreeze:
-        return graph, []
-    except Exception as error:  # noqa: BLE001  (what cannot be frozen is served as it is)
-        return graph, [f"kept its variables: they cannot be made constants: {one_line(error)}"]
-    other = difference(graph, frozen, model.signatures, trials)
-    if other:
+    """The frozen graph where it answers made-up rows as the one it was made of, else that one; folded where that holds.
+
+    In exact mode nothing is folded: rows keep the last bits of the graph as saved.
+    """
+    notes = []
+    for folded in (False,) if settings.exact else (True, False):
+        what = "fold" if folded else "be made constants"
+        try:
+            frozen = freeze(model, graph, settings, folded)
+        except NothingToFreeze:
+            return graph, []
+        except Exception as error:  # noqa: BLE001  (what cannot be frozen is served as it is)
+            notes.append(f"kept its variables: they cannot {what}: {one_line(error)}")
+            continue
+        other = difference(graph, frozen, model.signatures, trials)
+        if not other:
+            return frozen, []
         frozen.close()
-        return graph, [f"kept its variables: with constants in their place {other}"]
-    return frozen, []
+        notes.append(f"kept its variables: with constants in their place {other}")
+    return graph, notes[-1:]
 
 
 def with_fewer_threads(
@@ -133,7 +141,7 @@ def with_fewer_threads(
     if perf_counter() - start > LIGHT:
         return frozen, settings.op_threads
     try:
-        single = freeze(model, graph, replace(settings, intra_op_threads=1))
+        single = freeze(model, graph, replace(settings, intra_op_threads=1), frozen.folded)
     except Exception:  # noqa: BLE001  (it worked a moment ago; without it nothing is lost)
         return frozen, settings.op_threads
     runs = [partial(call, each, signature, few) for each in (single, frozen)]

@@ -255,6 +255,32 @@ def dense(folder: Path) -> Path:
     return save(folder, call, {"x": ([None, 512], tf.float32)}, weights=weights)
 
 
+def convolve(x: Any, kernel: Any, scale: Any) -> Any:
+    """A convolution, normalised with constants and put through an activation; the mean over each channel."""
+    tf = tensorflow()
+    y = tf.nn.conv2d(tf.pad(x, [[0, 0], [0, 1], [0, 1], [0, 0]]), kernel, 2, "VALID")
+    y = tf.nn.depthwise_conv2d(y, kernel, [1, 1, 1, 1], "SAME")
+    factor = tf.math.rsqrt(scale * scale + 1e-3)
+    return tf.reduce_mean(tf.nn.relu6(y * factor + (0.5 - scale * factor)), axis=[1, 2])
+
+
+@recipe
+def convolution(folder: Path) -> Path:
+    """x [N,8,8,3] -> y [N,9]."""
+    tf = tensorflow()
+    kernel, scale = tf.Variable(numbers(3, 3, 3, 3)), tf.Variable(numbers(9))
+    call = lambda x: {"y": convolve(x, kernel, scale)}  # noqa: E731
+    return save(folder, call, {"x": ([None, 8, 8, 3], tf.float32)}, kernel=kernel, scale=scale)
+
+
+@recipe
+def constant_convolution(folder: Path) -> Path:
+    """The same without variables."""
+    tf = tensorflow()
+    kernel, scale = tf.constant(numbers(3, 3, 3, 3)), tf.constant(numbers(9))
+    return save(folder, lambda x: {"y": convolve(x, kernel, scale)}, {"x": ([None, 8, 8, 3], tf.float32)})
+
+
 @recipe
 def passed_on(folder: Path) -> Path:
     """A TensorFlow 1 graph whose output is its input: x [N,2] -> same [N,2], twice [N,2], again [N,2] (the tensor of
@@ -594,6 +620,18 @@ def only_v2(folder: Path) -> Path:
     layer = keras.Sequential([keras.Input([4]), keras.layers.Dense(3)])
     layer.set_weights([numbers(4, 3), numbers(3, seed=8)])
     return save(folder, lambda x: {"y": layer(x)}, {"x": ([None, 4], tf.float32)}, layer=layer)
+
+
+@recipe
+def only_v2_convolution(folder: Path) -> Path:
+    """x [N,8,8,3] -> y [N,5], for the same loader alone."""
+    tf = tensorflow()
+    import keras
+
+    layers = [keras.layers.Conv2D(5, 3), keras.layers.BatchNormalization(), keras.layers.GlobalAveragePooling2D()]
+    layer = keras.Sequential([keras.Input([8, 8, 3]), *layers])
+    layer.set_weights([numbers(*weight.shape, seed=at) ** 2 for at, weight in enumerate(layer.get_weights())])
+    return save(folder, lambda x: {"y": layer(x)}, {"x": ([None, 8, 8, 3], tf.float32)}, layer=layer)
 
 
 @recipe

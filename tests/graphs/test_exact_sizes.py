@@ -102,7 +102,7 @@ class Rounding:
     so.
     """
 
-    loader, frozen = "v1", True
+    loader, frozen, folded = "v1", True, False
 
     def __init__(self, by_size, unstable=()) -> None:
         self.by_size = by_size

@@ -329,8 +329,8 @@ def test_a_graph_that_cannot_be_frozen_is_served_as_it_is(open_model: Load, monk
 
 
 def test_a_frozen_graph_that_answers_otherwise_is_not_served(open_model: Load, monkeypatch: pytest.MonkeyPatch):
-    def wrong(model, graph, settings):
-        frozen = freezing.freeze(model, graph, settings)
+    def wrong(*told):
+        frozen = freezing.freeze(*told)
         right = frozen.call
         monkeypatch.setattr(frozen, "call", lambda name, arrays: {"y": right(name, arrays)["y"] + 1})
         return frozen
@@ -345,6 +345,50 @@ def test_a_frozen_graph_that_answers_otherwise_is_not_served(open_model: Load, m
 def test_variables_too_large_for_one_graph_stay_variables(open_model: Load, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(freezing, "MOST_BYTES", 10)
     assert not open_model("linear").description.frozen
+
+
+def test_batch_normalisation_goes_into_weights(open_model: Load, monkeypatch: pytest.MonkeyPatch):
+    folded = open_model("convolution")
+    assert (folded.description.frozen, folded.description.folded, folded.description.notes) == (True, True, ())
+    monkeypatch.setattr(tensorflow_loading, "freeze", refuse)
+    kept = open_model("convolution")
+    many = rows(x=numbers(9, 8, 8, 3))
+    assert not alike(folded.run(NAME, many)["y"], 0)
+    assert likeness(folded.run(NAME, many)["y"], kept.run(NAME, many)["y"]) >= Likeness.ROUNDING
+
+
+def test_in_exact_mode_nothing_is_folded(open_model: Load):
+    assert not open_model("convolution", exact=True).description.folded
+
+
+def test_what_is_folded_wrongly_is_not_served(open_model: Load, monkeypatch: pytest.MonkeyPatch):
+    def wrong(model, graph, settings, folded):
+        frozen = freezing.freeze(model, graph, settings, folded)
+        right = frozen.call
+        if folded:
+            monkeypatch.setattr(frozen, "call", lambda name, arrays: {"y": right(name, arrays)["y"] + 1})
+        return frozen
+
+    monkeypatch.setattr(tensorflow_loading, "freeze", wrong)
+    session = open_model("convolution")
+    assert (session.description.frozen, session.description.folded) == (True, False)
+
+
+def test_a_model_of_constants_is_folded_as_well(model, tmp_path: Path):
+    session = load(model("constant_convolution"), LoadSettings())
+    assert session.description.folded
+    session.close()
+
+
+@pytest.mark.parametrize("name", ["convolution", "only_v2_convolution"])
+def test_what_is_known_of_a_model_is_folded_again(model, name: str):
+    first = load(model(name), LoadSettings())
+    assert first.description.folded
+    again = load(model(name), LoadSettings(), first.description)
+    many = rows(x=numbers(9, 8, 8, 3))
+    assert np.array_equal(first.run(NAME, many)["y"], again.run(NAME, many)["y"])
+    first.close()
+    again.close()
 
 
 # Folders that are no models

@@ -119,7 +119,7 @@ PLAIN = Signature(NAME, (X,), (TensorSpec("y", "float32", (2,)),))
 
 
 class Graph:
-    loader, frozen = "v1", True
+    loader, frozen, folded = "v1", True, False
 
     def __init__(self, answer) -> None:
         self.answer = answer

@@ -23,7 +23,7 @@ SAID = TensorSpec("said", "string", ())
 class Graph:
     """y = x * scale, said = word; or whatever `answer` says. Notes the sizes it ran at."""
 
-    loader, frozen = "v1", True
+    loader, frozen, folded = "v1", True, False
 
     def __init__(self, answer: Any = None) -> None:
         self.sizes: list[int] = []
