@@ -1,9 +1,10 @@
 """Arithmetic with constants behind a convolution goes into its weights and one bias. Graph thread, at load.
 
 Batch normalisation is such arithmetic: y = w * x becomes (s w) * x + b, where s and b are constants per channel
-(Jacob et al. 2018, https://arxiv.org/abs/1712.05877, section 3.2). TensorFlow then runs convolution, bias and activation
-as one kernel, which it does not do by itself for depthwise convolutions. Zeros padded before a convolution become its
-own padding where that is the same. Answers keep all but their last bits; whoever asks compares them before believing it.
+(Jacob et al. 2018, https://arxiv.org/abs/1712.05877, section 3.2). TensorFlow then runs convolution, bias and
+activation as one kernel, which it does not do by itself for depthwise convolutions. Zeros padded before a convolution
+become its own padding where that is the same. Answers keep all but their last bits; whoever asks compares them before
+believing it.
 """
 
 from __future__ import annotations
