@@ -2,8 +2,11 @@
 --   spec.lua    rows (a request), known (how many are known), share (of known ones), row_bytes, stamp, first, text
 --   front, between, end, known, tail    bytes, as they stand in a body
 -- A row is a known one with the probability `share`; else it is new: a stamp that counts, and the tail.
+--
+-- A binary request is made once and its rows are written over in place (wrk copies it before it sends it): strings of
+-- megabytes, made anew for each request, would take more of the cores than the servers do.
 local ffi = require("ffi")
-local spec, front, between, last, tail, head
+local spec, front, between, last, tail, head, binary, places
 local known, whole, counter = {}, {}, 0
 local pair, number = ffi.new("float[2]"), ffi.new("uint64_t[1]")
 
@@ -28,7 +31,7 @@ local stamps = {
   end,
 }
 
-local function row()
+local function text_row()
   if spec.share > 0 and math.random() < spec.share then return known[math.random(spec.known)] end
   counter = counter + 1
   return spec.before .. stamps[spec.stamp](counter) .. tail
@@ -48,28 +51,44 @@ function init(args)
   end
   wrk.method = "POST"
   for name, value in pairs(spec.headers) do wrk.headers[name] = value end
-  if not spec.text then
-    local body = string.rep("x", #front + spec.rows * spec.row_bytes + (spec.rows - 1) * #between + #last)
-    local request = wrk.format("POST", nil, nil, body)
-    head = request:sub(1, #request - #body)
-    if spec.rows == 1 and spec.share == 1 then
-      for at, each in ipairs(known) do whole[at] = head .. front .. each .. last end
-    end
+  if spec.text then return end
+  local empty = string.rep("x", spec.row_bytes)
+  local rows = {}
+  for at = 1, spec.rows do rows[at] = empty end
+  local body = front .. table.concat(rows, between) .. last
+  local request = wrk.format("POST", nil, nil, body)
+  head = request:sub(1, #request - #body)
+  if spec.rows == 1 and spec.share == 1 then
+    for at, each in ipairs(known) do whole[at] = head .. front .. each .. last end
+    return
   end
+  binary, places = head .. body, {}
+  local start = ffi.cast("char *", ffi.cast("const char *", binary)) + #head + #front
+  for at = 1, spec.rows do
+    places[at] = start + (at - 1) * (spec.row_bytes + #between)
+    ffi.copy(places[at] + 8, tail, #tail)
+  end
+end
+
+local function write_row(place)
+  if spec.share > 0 and math.random() < spec.share then
+    ffi.copy(place, known[math.random(spec.known)], spec.row_bytes)
+    return
+  end
+  counter = counter + 1
+  ffi.copy(place, stamps[spec.stamp](counter), 8)
+  if spec.share > 0 then ffi.copy(place + 8, tail, #tail) end
 end
 
 function request()
   if whole[1] then return whole[math.random(#whole)] end
-  local body
-  if spec.rows == 1 then
-    body = front .. row() .. last
-  else
-    local rows = {}
-    for at = 1, spec.rows do rows[at] = row() end
-    body = front .. table.concat(rows, between) .. last
+  if binary then
+    for at = 1, spec.rows do write_row(places[at]) end
+    return binary
   end
-  if spec.text then return wrk.format("POST", nil, nil, body) end
-  return head .. body
+  local rows = {}
+  for at = 1, spec.rows do rows[at] = text_row() end
+  return wrk.format("POST", nil, nil, front .. table.concat(rows, between) .. last)
 end
 
 function done(summary, latency, requests)
