@@ -59,9 +59,9 @@ def answer_batch(session: RunsRows, signature: Signature, rows: Rows) -> BatchRe
         return BatchResult(list(_packed(session, signature, rows, layout)), 1)
     except RowBroken as error:
         if rows.count == 1:
-            return BatchResult([error], 1)
+            return BatchResult([freed(error)], 1)
     except GraphError as error:
-        return BatchResult([error] * rows.count, 1)
+        return BatchResult([freed(error)] * rows.count, 1)
     return _halve(rows.count, lambda start, stop: _packed(session, signature, rows.slice(start, stop), layout))
 
 
@@ -80,12 +80,12 @@ def _halve(count: int, run: Callable[[int, int], list[Buffer]]) -> BatchResult:
             packed += run(start, stop)
         except RowBroken as error:
             if stop - start == 1:
-                packed.append(error)
+                packed.append(freed(error))
             else:
                 middle = (start + stop) // 2
                 todo += [(middle, stop), (start, middle)]
         except GraphError as error:
-            return BatchResult([error] * count, calls)
+            return BatchResult([freed(error)] * count, calls)
     return BatchResult(packed, calls)
 
 
@@ -102,11 +102,16 @@ def _answer_alone(session: RunsRows, signature: Signature, rows: Rows, layout: R
         found = session.run(signature.name, rows)
         return BatchResult(list(layout.pack({name: np.asarray(found[name])[None] for name in found}, 1)), 1)
     except GraphError as error:
-        return BatchResult([error], 1)
+        return BatchResult([freed(error)], 1)
     except (ValueError, TypeError, IndexError) as error:
         return BatchResult(
             [GraphFailed(f"signature {signature.name}: its answer has no row form: {one_line(error)}")], 1
         )
+
+
+def freed(error: GraphError) -> GraphError:
+    """The error without its traceback, whose frames hold the batch, and with it every request's body."""
+    return error.with_traceback(None)
 
 
 @lru_cache(maxsize=256)

@@ -104,7 +104,7 @@ def predictions(face: ModelFace, signature: Signature, items: Sequence[Item], an
     Raises the first bad row's Problem, and Problem 400 where rows that ran as a whole have an output in common.
     """
     if answer.errors:
-        raise answer.errors[min(answer.errors)]
+        raise answer.errors[min(answer.errors)].anew()
     names = tuple(spec.name for spec in signature.outputs)
     whole = ran_whole(signature, items, answer)
     if whole is None:

@@ -137,7 +137,7 @@ class Answer:
         """
         packed = self.packed[index]
         if packed is None:
-            raise self.errors[index]
+            raise self.errors[index].anew()
         arrays = self.layout.unpack(packed)
         if self.alone:
             arrays = {name: array[0] if array.shape[:1] == (1,) else array for name, array in arrays.items()}
@@ -146,7 +146,7 @@ class Answer:
     def stacked(self, names: Iterable[str] | None = None) -> dict[str, Array]:
         """All rows as arrays [rows, ...]. Raises the first row's Problem, or rows.ShapesDiffer."""
         if self.errors:
-            raise self.errors[min(self.errors)]
+            raise self.errors[min(self.errors)].anew()
         rows = [row for row in self.packed if row is not None]
         if self.alone and len(rows) == 1:
             arrays = self.layout.unpack(rows[0])

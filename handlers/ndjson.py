@@ -158,7 +158,7 @@ class LineReader:
                 good.append(row_of(self.signature, value, ROOT))
             except Problem as problem:
                 items += self._merged(good)
-                items.append(problem)
+                items.append(problem.with_traceback(None))  # its frames refer to these very items
                 good = []
         return items + self._merged(good)
 

@@ -28,6 +28,12 @@ class Problem(Exception):
         self.reason = reason or self.title.lower().replace(" ", "_")
         self.retry_after = retry_after
 
+    def anew(self) -> Problem:
+        """The same, to be raised where this one is kept: what is raised holds all that its frames held, for as long."""
+        return Problem(
+            self.status, self.detail, title=self.title, reason=self.reason, retry_after=self.retry_after
+        )
+
     def to_plain(self) -> dict[str, Any]:
         """The members of application/problem+json, less `type` (about:blank)."""
         return {"status": self.status, "title": self.title, "detail": self.detail}

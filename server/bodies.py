@@ -8,6 +8,8 @@ from __future__ import annotations
 import zlib
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from rowserve.handlers.multipart import MultipartLimits, MultipartReader, Part
 from rowserve.handlers.problem import Problem
 from rowserve.server.limits import MIB, Limits
@@ -46,6 +48,9 @@ class BodySink:
     def owing(self) -> bool:
         """Whether it is we who keep the client waiting, so that its rate is not held against it."""
         return False
+
+    def expect(self, size: int) -> None:
+        """Before the first of them: there will be so many bytes, which is within the limit."""
 
     def feed(self, piece: bytes) -> bool:
         """The next bytes. True asks to be called again in another turn, with b"" if need be."""
@@ -93,6 +98,12 @@ class Collected(BodySink):
         self._pieces: list[bytes] = []
         # Grows by moving pages, not by copying: joining 64 MiB at the end would hold the reactor for 20 ms and more.
         self._large = bytearray()
+        self._room: memoryview | None = None
+
+    def expect(self, size: int) -> None:
+        """A large body gets its room at once: memory that nobody touches before the bytes come."""
+        if size > MIB:
+            self._room = np.empty(size, np.uint8).data
 
     def feed(self, piece: bytes) -> bool:
         """The next bytes."""
@@ -100,6 +111,9 @@ class Collected(BodySink):
         if self._size > self._limit:
             self._forget()
             raise too_large(self._limit)
+        if self._room is not None:
+            self._room[self._size - len(piece) : self._size] = piece
+            return False
         self._pieces.append(piece)
         if self._size > MIB:
             self._large += piece if len(self._pieces) == 1 else b"".join(self._pieces)
@@ -108,15 +122,17 @@ class Collected(BodySink):
 
     def complete(self) -> None:
         """Hand it over."""
-        pieces, large = self._pieces, self._large
+        pieces, large, room = self._pieces, self._large, self._room
         self._forget()
-        if large:
+        if room is not None:
+            self._then(room.toreadonly())
+        elif large:
             self._then(memoryview(large).toreadonly())
         else:
             self._then(pieces[0] if len(pieces) == 1 else b"".join(pieces))
 
     def _forget(self) -> None:
-        self._pieces, self._large = [], bytearray()
+        self._pieces, self._large, self._room = [], bytearray(), None
 
 
 class Asked(Collected):

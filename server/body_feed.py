@@ -110,7 +110,7 @@ class BodyFeed:
         if sink is not None and sink.endless and not self._feeding:
             sink.feed(b"".join(pieces))  # the whole lines among them still get their answers
         if (sink is None or not sink.fail(problem)) and not request.startedWriting:
-            request.respond(request.problem_form(problem))
+            request.respond_fault(problem)
 
     def stop(self) -> None:
         """Nothing more is fed."""

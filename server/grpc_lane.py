@@ -167,7 +167,7 @@ class GrpcLane:
                 count(route, "OK", clock() - began)
                 return response
             except Problem as problem:
-                code, told = service.fault(problem)
+                code, told = service.fault(problem.with_traceback(None))  # its frames hold the message and the answer
             except asyncio.CancelledError:
                 left = context.time_remaining()
                 late = left is not None and left <= 0

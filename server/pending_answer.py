@@ -244,8 +244,6 @@ class PendingAnswer:
         self._close()
         timing = self._timing
         self._counts.took(self._outcomes, self._pipeline.clock.seconds() - self._began, timing.cache)
-        if self._pictures is not None:
-            timing.decode = self._pictures.seconds
         served = self._served
         answer = Answer(served.outputs, self._packed, self._outcomes, self._errors, timing, served.alone)
         if self.priority is BULK:
@@ -288,8 +286,12 @@ class PendingAnswer:
     def _close(self) -> None:
         self._closed = True
         if self._pictures is not None:
+            self._timing.decode = self._pictures.seconds
             self._pictures.stop()
         if self._timer is not None and self._timer.active():
             self._timer.cancel()
         if self._involved:
             self._batcher.leave(self, self._asks)
+        # They refer to this object, and through their rows to the whole body: without this it would be freed late.
+        self._asks = []
+        self._waiting = self._pictures = None

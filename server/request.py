@@ -91,6 +91,7 @@ class ApiRequest(Response):
         except Exception:  # noqa: BLE001  (whatever it is, the client gets an answer)
             self.crashed(Failure())
             return
+        sink.expect(self.length or 0)
         self._feed = BodyFeed(self, sink)
         if type(sink) is Asked:
             self.channel.expect(len(raw) + (self.length or 0))
@@ -101,16 +102,23 @@ class ApiRequest(Response):
     def _refuse(self, problem: Problem) -> None:
         head = self.head
         if not head.expects_continue and head.length is not None and head.length <= SMALL_BODY:
-            sink: BodySink = Discarded(lambda: self.respond(self.problem_form(problem)), SMALL_BODY)
+            sink: BodySink = Discarded(lambda: self.respond_fault(problem), SMALL_BODY)
             self._feed = BodyFeed(self, sink)
         else:
-            self.respond(self.problem_form(problem))
+            self.respond_fault(problem)
 
     def begin_known(self, known: Known) -> None:
         """The same for a head that is known."""
         self.route, self.problem_form = known.route, known.problem_form
-        self._feed = BodyFeed(self, self.api.ask(self, known.served, known.read))
+        sink = self.api.ask(self, known.served, known.read)
+        sink.expect(self.length or 0)
+        self._feed = BodyFeed(self, sink)
         self.channel.expect(HEAD_BYTES + (self.length or 0))
+
+    def respond_fault(self, problem: Problem) -> None:
+        """What is wrong with the request, in the form of its protocol."""
+        # A traceback's frames hold the body; and the answer, which may hold this very problem.
+        self.respond(self.problem_form(problem.with_traceback(None)))
 
     def ask_known(self, known: Known, body: Buffer) -> None:
         """The head is known and the whole body is here."""
@@ -118,7 +126,7 @@ class ApiRequest(Response):
         try:
             self.channel.site.api.read(self, known.served, known.read, body)
         except Problem as problem:
-            self.respond(self.problem_form(problem))
+            self.respond_fault(problem)
         except Exception:  # noqa: BLE001  (whatever it is, the client gets an answer)
             self.crashed(Failure())
 
@@ -162,27 +170,29 @@ class ApiRequest(Response):
                 result.raiseException()
             then(result)
         except Problem as problem:
-            self.respond(self.problem_form(problem))
+            self.respond_fault(problem)
         except Exception:  # noqa: BLE001  (whatever it is, the client gets an answer)
             self.crashed(Failure())
 
     def hang_up(self) -> None:
         """The client has gone: cancel what runs for it."""
+        cancel = self._cancel
         super().hang_up()
-        cancel, self._cancel = self._cancel, None
         if cancel is not None:
             cancel()
 
     def ended(self) -> None:
-        """Nothing more of the body is wanted."""
+        """Nothing more of the body is wanted. What refers to this object is let go, so that both are freed at once."""
+        self._cancel = None
         if self._feed is not None:
             self._feed.stop()
+            self._feed = None
 
     def crashed(self, failure: Failure) -> None:
         """Something of ours broke: one log line, and an answer without internals."""
         self.log_failure(failure)
         if not self.answered:
-            self.respond(self.problem_form(Problem(500, "the server failed; its log says why", reason="crashed")))
+            self.respond_fault(Problem(500, "the server failed; its log says why", reason="crashed"))
         elif not self.over:
             self.channel.loseConnection()
 

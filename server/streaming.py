@@ -262,7 +262,7 @@ class RowStream(BodySink):
             return
         if self._fault is not None and not self._request.startedWriting and not self._kept:
             fault, self._fault = self._fault, None
-            self._request.respond(self._request.problem_form(fault))
+            self._request.respond_fault(fault)
             return
         self._begin()
         text = self._kept
