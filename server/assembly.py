@@ -32,6 +32,7 @@ from rowserve.server.config import Config, cache_bytes, cache_folder
 from rowserve.server.discovery import ModelSource, labels_file
 from rowserve.server.metrics import Metrics
 from rowserve.server.models import Models, ModelState, ServedModel, ServedSignature
+from rowserve.server.one_core import LinuxCores, OneCore, Work
 from rowserve.server.pipeline import RowPipeline
 from rowserve.server.row_queue import BatchLimits
 from rowserve.server.units import Bytes
@@ -47,7 +48,9 @@ class Assembly:
         self.config = config
         self.metrics = Metrics()
         self.models = Models()
-        self.pool = ThreadPool(1, max(2, schedulable_cores()), "decode")
+        decoders = max(2, schedulable_cores())
+        self.pool = ThreadPool(decoders, decoders, "decode")  # all begin now: one that began later might share our core
+        self._one_core = OneCore(reactor, LinuxCores(), self._work)
         self._reactor = reactor
         self._threads: list[threading.Thread] = []
         self._graphs: list[GraphThread] = []
@@ -57,6 +60,7 @@ class Assembly:
         self.metrics.queue_rows = lambda: sum(s.model.batcher.rows for s in self.models.states() if s.model)
         self.metrics.alone = self._alone
         self.pool.start()
+        self._one_core.start()
 
     def _open_cache(self) -> RowCache:
         settings = self.config.cache
@@ -73,7 +77,12 @@ class Assembly:
 
     def start_thread(self, live: Callable[[], None]) -> None:
         """Starts a thread that `close` waits for."""
-        thread = threading.Thread(target=live, daemon=True)
+
+        def run() -> None:
+            with self._one_core.joined():
+                live()
+
+        thread = threading.Thread(target=run, daemon=True)
         self._threads.append(thread)
         thread.start()
 
@@ -174,6 +183,11 @@ class Assembly:
                 if signature.alone:
                     yield state.name, str(state.version), signature.name
 
+    def _work(self) -> Work:
+        every = [counts for _, counts in self.metrics.all_batches()]
+        sizes = [size for counts in every for size in counts.sizes.values()]
+        return Work(sum(batches for batches, _ in sizes), sum(seconds for _, seconds in sizes))
+
     def health(self) -> str:
         """What makes the process not live, or "": a session call that does not come back."""
         for state in self.models.states():
@@ -183,6 +197,7 @@ class Assembly:
 
     def close(self, timeout: float = 10.0) -> None:
         """Flushes the cache and ends all threads; blocking, when the reactor is done."""
+        self._one_core.stop()
         self.cache.close(timeout)
         for graph in self._graphs:
             graph.stop()

@@ -1,0 +1,171 @@
+from __future__ import annotations
+
+import os
+import sys
+import threading
+
+import pytest
+from twisted.internet.task import Clock
+
+from rowserve.server.one_core import LIGHT, MANY, REST_TICKS, TICK, LinuxCores, OneCore, Work
+
+ALL = frozenset({0, 1, 2})
+
+
+class Machine:
+    """Three cores; `others` is the share of each that somebody else takes."""
+
+    def __init__(self, cores: frozenset[int] = ALL) -> None:
+        self.cores = cores
+        self.places: dict[int, frozenset[int]] = {}
+        self.now_at = 1
+        self.others = dict.fromkeys(cores, 0.0)
+        self.ours = 0.0
+        self.gone: set[int] = set()
+        self.seconds = dict.fromkeys(cores, 0.0)
+
+    def may_use(self) -> frozenset[int]:
+        return self.cores
+
+    def keep_on(self, thread: int, cores: frozenset[int]) -> None:
+        self._check(thread)
+        self.places[thread] = cores
+
+    def at(self, thread: int) -> int:
+        self._check(thread)
+        return self.now_at
+
+    def ran(self, thread: int) -> float:
+        self._check(thread)
+        return self.ours if thread == threading.get_native_id() else 0.0
+
+    def busy(self, core: int) -> float:
+        return self.seconds[core]
+
+    def _check(self, thread: int) -> None:
+        if thread in self.gone:
+            raise ProcessLookupError(thread)
+
+
+class Bench:
+    def __init__(self, cores: frozenset[int] = ALL) -> None:
+        self.clock = Clock()
+        self.machine = Machine(cores)
+        self.batches, self.seconds = 0, 0.0
+        self.one_core = OneCore(
+            self.clock, self.machine, lambda: Work(self.batches, self.seconds)
+        )
+        self.one_core.start()
+        self.me = threading.get_native_id()
+
+    def tick(self, batches: int = MANY, each: float = LIGHT / 2) -> frozenset[int]:
+        """A second in which so many batches run; where the reactor thread may run then."""
+        self.batches += batches
+        self.seconds += batches * each
+        self.machine.ours += 0.8 * TICK
+        for core, share in self.machine.others.items():
+            on_it = self.machine.places.get(self.me) == {core}
+            self.machine.seconds[core] += (share + (0.8 if on_it else 0.0)) * TICK
+        self.clock.advance(TICK)
+        return self.machine.places.get(self.me, self.machine.cores)
+
+
+def test_many_light_batches_bring_the_threads_together_where_the_reactor_is() -> None:
+    bench = Bench()
+    with bench.one_core.joined():
+        assert bench.tick(MANY - 1) == ALL
+        assert bench.tick() == {1}
+        bench.machine.now_at = 2
+        assert bench.tick() == {1}
+        assert bench.tick(0) == ALL
+        assert bench.tick() == {2}
+
+
+def test_a_large_model_needs_all_cores() -> None:
+    bench = Bench()
+    assert bench.tick(each=LIGHT * 2) == ALL
+    bench.tick()
+    assert bench.tick(each=LIGHT * 2) == ALL
+
+
+def test_others_on_that_core_send_them_away_for_a_while() -> None:
+    bench = Bench()
+    assert bench.tick() == {1}
+    bench.machine.others[0] = 1.0
+    assert bench.tick() == {1}
+    bench.machine.others[1] = 0.5
+    assert bench.tick() == ALL
+    bench.machine.now_at = 2
+    assert [bench.tick() for _ in range(REST_TICKS)] == [ALL] * (REST_TICKS - 1) + [frozenset({2})]
+
+
+def test_a_thread_that_comes_later_is_taken_along_and_begins_on_all_cores() -> None:
+    bench = Bench()
+    bench.tick()
+    seen = []
+    begun, ticked, left = threading.Event(), threading.Event(), threading.Event()
+
+    def live() -> None:
+        with bench.one_core.joined():
+            me = threading.get_native_id()
+            seen.append(bench.machine.places[me])
+            begun.set()
+            assert ticked.wait(60)
+            seen.append(bench.machine.places[me])
+        bench.machine.gone.add(me)
+        left.set()
+
+    thread = threading.Thread(target=live)
+    thread.start()
+    assert begun.wait(60)
+    bench.tick()
+    ticked.set()
+    assert left.wait(60)
+    thread.join()
+    assert seen == [ALL, {1}]
+    assert bench.tick() == {1}  # one that has ended is no trouble
+
+
+def test_a_system_that_does_not_tell_leaves_them_free() -> None:
+    bench = Bench()
+    assert bench.tick() == {1}
+    bench.machine.gone.add(-1)
+    bench.one_core._threads.add(-1)  # one that ends while it is looked at
+    assert bench.tick() == ALL
+    assert bench.tick() == ALL
+
+
+def test_stopped_it_frees_them() -> None:
+    bench = Bench()
+    bench.tick()
+    bench.one_core.stop()
+    assert bench.machine.places[bench.me] == ALL
+    assert not bench.clock.getDelayedCalls()
+
+
+def test_where_there_is_one_core_there_is_nothing_to_do() -> None:
+    bench = Bench(frozenset({0}))
+    assert not bench.clock.getDelayedCalls()
+    with bench.one_core.joined():
+        assert bench.machine.places == {}
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="/proc")
+def test_linux_tells() -> None:
+    cores, me = LinuxCores(), threading.get_native_id()
+    mine = cores.may_use()
+    assert cores.at(me) in mine
+    assert 0 <= cores.ran(me) <= sum(os.times()[:2]) + 0.1
+    before = cores.busy(min(mine))
+    assert before >= 0
+    try:
+        cores.keep_on(me, frozenset([min(mine)]))
+        assert cores.may_use() == {min(mine)}
+        assert cores.at(me) == min(mine)
+    finally:
+        cores.keep_on(me, mine)
+    assert cores.busy(min(mine)) >= before
+    with pytest.raises(OSError, match="core 1000000"):
+        cores.busy(1_000_000)
+    with pytest.raises(OSError):
+        cores.ran(1 << 22)
