@@ -23,11 +23,11 @@ from twisted.internet.task import LoopingCall
 if TYPE_CHECKING:
     from rowserve.server.clock import Clock
 
-TICK = 1.0
+TICK = 0.5
 REST_TICKS = 10  # without another try, once others wanted the core
-MANY = 200  # batches in a tick
+MANY = 100  # batches in a tick
 LIGHT = 0.002  # seconds: what such a batch takes at most
-FOREIGN = 0.25  # of a core's time: others that take more are others that want it
+FOREIGN = 0.4  # of a core's time: others that take more are others that want it
 TICKS_A_SECOND = os.sysconf("SC_CLK_TCK") if hasattr(os, "sysconf") else 100
 
 

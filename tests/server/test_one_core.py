@@ -93,7 +93,7 @@ def test_others_on_that_core_send_them_away_for_a_while() -> None:
     assert bench.tick() == {1}
     bench.machine.others[0] = 1.0
     assert bench.tick() == {1}
-    bench.machine.others[1] = 0.5
+    bench.machine.others[1] = 0.6
     assert bench.tick() == ALL
     bench.machine.now_at = 2
     assert [bench.tick() for _ in range(REST_TICKS)] == [ALL] * (REST_TICKS - 1) + [frozenset({2})]
