@@ -86,7 +86,7 @@ def freeze_functions(
             raise ValueError(f"signature {name} holds what cannot be frozen")
         scope = f"signature_{index}"
         constant = frozen.graph.as_graph_def()
-        if folded:
+        if folded and has_convolutions(constant):
             constant = fold(constant, [node_name(t.name) for t in (*frozen.inputs, *frozen.outputs)]) or constant
         with graph.as_default():
             tf.import_graph_def(constant, name=scope)

@@ -13,7 +13,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, cast
@@ -92,7 +92,8 @@ class OneCore:
         what it starts itself inherits that."""
         thread = threading.get_native_id()
         if len(self._all) > 1:
-            self._cores.keep_on(thread, self._all)
+            with suppress(OSError):  # a sandbox that does not allow it
+                self._cores.keep_on(thread, self._all)
         self._threads.add(thread)
         try:
             yield
@@ -139,10 +140,8 @@ class OneCore:
             return
         self._core = None
         for thread in list(self._threads):
-            try:
+            with suppress(OSError):  # it has just ended
                 self._cores.keep_on(thread, self._all)
-            except OSError:  # it has just ended
-                continue
 
 
 class LinuxCores:

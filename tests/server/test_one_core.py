@@ -135,6 +135,14 @@ def test_a_system_that_does_not_tell_leaves_them_free() -> None:
     assert bench.tick() == ALL
 
 
+def test_a_sandbox_that_forbids_it_leaves_all_as_it_is() -> None:
+    bench = Bench()
+    bench.machine.gone.add(bench.me)
+    with bench.one_core.joined():
+        assert bench.tick() == ALL
+        assert bench.tick() == ALL
+
+
 def test_stopped_it_frees_them() -> None:
     bench = Bench()
     bench.tick()
