@@ -65,6 +65,7 @@ def serve_rows(width: int) -> None:
 
     from rowserve.server.grpc_lane import GrpcLane
     from rowserve.server.models import Models
+    from rowserve.server.one_core import LinuxCores, OneCore
     from rowserve.server.tensorflow_serving_grpc import TensorFlowServing
 
     with tempfile.TemporaryDirectory() as folder:
@@ -73,7 +74,9 @@ def serve_rows(width: int) -> None:
         state = models.expect("made_up", 1)
         state.model, state.state = model.model, "ready"
         services = TensorFlowServing(models, 1 << 26).services()
-        lane = GrpcLane(services, model.pipeline, model.metrics, 1 << 26, reactor)
+        one_core = OneCore(reactor, LinuxCores())  # type: ignore[arg-type]
+        one_core.start()
+        lane = GrpcLane(services, model.pipeline, model.metrics, 1 << 26, reactor, one_core)
         run_until_told(lane.start("127.0.0.1:0"), reactor)
 
 

@@ -50,7 +50,7 @@ class Assembly:
         self.models = Models()
         decoders = max(2, schedulable_cores())
         self.pool = ThreadPool(decoders, decoders, "decode")  # all begin now: one that began later might share our core
-        self._one_core = OneCore(reactor, LinuxCores(), self._work)
+        self.one_core = OneCore(reactor, LinuxCores())
         self._reactor = reactor
         self._threads: list[threading.Thread] = []
         self._graphs: list[GraphThread] = []
@@ -60,7 +60,7 @@ class Assembly:
         self.metrics.queue_rows = lambda: sum(s.model.batcher.rows for s in self.models.states() if s.model)
         self.metrics.alone = self._alone
         self.pool.start()
-        self._one_core.start()
+        self.one_core.start()
 
     def _open_cache(self) -> RowCache:
         settings = self.config.cache
@@ -79,7 +79,7 @@ class Assembly:
         """Starts a thread that `close` waits for."""
 
         def run() -> None:
-            with self._one_core.joined():
+            with self.one_core.joined():
                 live()
 
         thread = threading.Thread(target=run, daemon=True)
@@ -165,6 +165,7 @@ class Assembly:
             counts.add(len(batch.rows), waited, batch.ran, time.time(), batch.reason)
             self.pipeline.computed(batch, packed)
 
+        self.one_core.watch(lambda: Work(*counts.total()))
         batcher = Batcher(graph, limits, self._reactor, computed)
         signatures = {
             signature.name: ServedSignature(
@@ -183,11 +184,6 @@ class Assembly:
                 if signature.alone:
                     yield state.name, str(state.version), signature.name
 
-    def _work(self) -> Work:
-        every = [counts for _, counts in self.metrics.all_batches()]
-        sizes = [size for counts in every for size in counts.sizes.values()]
-        return Work(sum(batches for batches, _ in sizes), sum(seconds for _, seconds in sizes))
-
     def health(self) -> str:
         """What makes the process not live, or "": a session call that does not come back."""
         for state in self.models.states():
@@ -197,7 +193,7 @@ class Assembly:
 
     def close(self, timeout: float = 10.0) -> None:
         """Flushes the cache and ends all threads; blocking, when the reactor is done."""
-        self._one_core.stop()
+        self.one_core.stop()
         self.cache.close(timeout)
         for graph in self._graphs:
             graph.stop()

@@ -11,6 +11,7 @@ import logging
 import threading
 from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import Future
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
 from rowserve.handlers.http_headers import cache_status, server_timing
@@ -18,6 +19,7 @@ from rowserve.handlers.problem import Problem
 from rowserve.server.grpc_asking import Asking, Way
 from rowserve.server.grpc_log import tidy_library_log
 from rowserve.server.grpc_service import Asked, Method, Service, Several
+from rowserve.server.one_core import Work
 
 try:
     import grpc
@@ -28,6 +30,7 @@ except ImportError as error:
 if TYPE_CHECKING:
     from rowserve.handlers.items import Answer
     from rowserve.server.metrics import Metrics
+    from rowserve.server.one_core import OneCore
     from rowserve.server.pipeline import RowPipeline
 
 log = logging.getLogger(__name__)
@@ -47,13 +50,21 @@ class GrpcLane:
     """
 
     def __init__(
-        self, services: Sequence[Service], pipeline: RowPipeline, metrics: Metrics, body_bytes: int, reactor: Any
+        self,
+        services: Sequence[Service],
+        pipeline: RowPipeline,
+        metrics: Metrics,
+        body_bytes: int,
+        reactor: Any,
+        one_core: OneCore | None = None,
     ) -> None:
         self._services = services
         self._pipeline = pipeline
         self._metrics = metrics
         self._body_bytes = body_bytes
         self._reactor = reactor
+        self._one_core = one_core
+        self._calls = 0
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._live, name="grpc", daemon=True)
         self._over = Way(reactor.callFromThread)
@@ -70,6 +81,8 @@ class GrpcLane:
     def start(self, address: str) -> int:
         """Listens on HOST:PORT and gives the port. Waits some milliseconds for the lane. Raises OSError."""
         self._thread.start()
+        if self._one_core is not None:
+            self._one_core.watch(lambda: Work(self._calls))
         try:
             port: int = self._on_lane(self._listen(address)).result()
             return port
@@ -119,6 +132,10 @@ class GrpcLane:
     # On the lane
 
     def _live(self) -> None:
+        with nullcontext() if self._one_core is None else self._one_core.joined():
+            self._run()
+
+    def _run(self) -> None:
         asyncio.set_event_loop(self._loop)
         self._loop.run_forever()
         rest = asyncio.all_tasks(self._loop)
@@ -161,6 +178,7 @@ class GrpcLane:
         async def handle(message: bytes, context: Any) -> bytes:
             began = clock()
             self._running += 1
+            self._calls += 1
             try:
                 reply = method(message, dict(context.invocation_metadata()))
                 response = reply if isinstance(reply, bytes) else await self._ask(reply, context)

@@ -13,12 +13,13 @@ from rowserve.server.open_inference_grpc import OpenInference
 from rowserve.server.tensorflow_serving_grpc import TensorFlowServing
 
 if TYPE_CHECKING:
+    from rowserve.server.one_core import OneCore
     from rowserve.server.site import Api
 
 
-def grpc_lane(api: Api) -> GrpcLane:
+def grpc_lane(api: Api, one_core: OneCore) -> GrpcLane:
     """The lane, not started yet; it shares pipeline, models, metrics and limits with the HTTP routes."""
     room = api.limits.body_bytes
     services = [*TensorFlowServing(api.models, room).services(), OpenInference(api.models, api.metrics).service()]
     services.append(Health(api.models, [service.name for service in services]).service())
-    return GrpcLane(services, api.pipeline, api.metrics, room, api.clock)
+    return GrpcLane(services, api.pipeline, api.metrics, room, api.clock, one_core)

@@ -122,6 +122,10 @@ class BatchCounts:
         self.ran += ran * rows
         self.last = now
 
+    def total(self) -> tuple[int, float]:
+        """Batches, and the seconds that they ran."""
+        return sum(batches for batches, _ in self.sizes.values()), sum(seconds for _, seconds in self.sizes.values())
+
 
 class Metrics:
     """All figures of one server, in a registry of its own.

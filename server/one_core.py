@@ -25,18 +25,20 @@ if TYPE_CHECKING:
 
 TICK = 0.5
 REST_TICKS = 10  # without another try, once others wanted the core
-MANY = 100  # batches in a tick
-LIGHT = 0.002  # seconds: what such a batch takes at most
-FOREIGN = 0.4  # of a core's time: others that take more are others that want it
+MANY = 100  # hand-overs in a tick
+LIGHT = 0.002  # seconds without the interpreter that one takes at most
+# Parts of a core's time. One that is busy for longer is full; others that take more of it are others that want it.
+FULL = 0.9
+FOREIGN = 0.4
 TICKS_A_SECOND = os.sysconf("SC_CLK_TCK") if hasattr(os, "sysconf") else 100
 
 
 @dataclass(frozen=True)
 class Work:
-    """Batches run so far, and the seconds they took."""
+    """How often a thread has got something from another so far, a batch or a call, and the seconds it took for them."""
 
-    batches: int
-    seconds: float
+    handovers: int
+    seconds: float = 0.0
 
 
 class Cores(Protocol):
@@ -59,21 +61,24 @@ class Cores(Protocol):
 
 
 class OneCore:
-    """`start` once; `work` tells how much has been run so far."""
+    """`start` once. Each that is watched tells how much it has done so far."""
 
-    def __init__(self, clock: Clock, cores: Cores, work: Callable[[], Work]) -> None:
+    def __init__(self, clock: Clock, cores: Cores) -> None:
         self._cores = cores
-        self._work = work
+        self._watched: list[tuple[Callable[[], Work], Work]] = []
         self._all = cores.may_use()
         self._reactor = threading.get_native_id()
         self._threads = {self._reactor}
         self._core: int | None = None
         self._rest = 0
-        self._done = Work(0, 0.0)
         self._busy = self._ran = 0.0
         self._clock = clock
         self._call = LoopingCall(self._ticked)
         self._call.clock = cast("Any", clock)
+
+    def watch(self, work: Callable[[], Work]) -> None:
+        """A model, or another that has a thread among them."""
+        self._watched.append((work, Work(0)))
 
     def start(self) -> None:
         """Begin to look after them, where there is a choice."""
@@ -101,10 +106,7 @@ class OneCore:
             self._threads.discard(thread)
 
     def _ticked(self) -> None:
-        done, before = self._work(), self._done
-        self._done = done
-        batches, seconds = done.batches - before.batches, done.seconds - before.seconds
-        wanted = batches >= MANY and seconds <= batches * LIGHT
+        wanted = self._many_and_light()
         try:
             if self._core is None:
                 self._rest = max(self._rest - 1, 0)
@@ -121,10 +123,21 @@ class OneCore:
             self._free()
             self._rest = REST_TICKS
 
+    def _many_and_light(self) -> bool:
+        """Whether there were many hand-overs since the last look, none of them to a thread that has long work."""
+        many, light = 0, True
+        for at, (work, before) in enumerate(self._watched):
+            done = work()
+            self._watched[at] = work, done
+            handovers = done.handovers - before.handovers
+            many += handovers
+            light = light and done.seconds - before.seconds <= handovers * LIGHT
+        return light and many >= MANY
+
     def _crowded(self, core: int) -> bool:
-        """Whether others have had much of the core since the last look."""
+        """Whether others have had much of the core since the last look, and nothing of it was left."""
         busy, ran = self._cores.busy(core) - self._busy, self._all_ran() - self._ran
-        return busy - ran > FOREIGN * TICK
+        return busy > FULL * TICK and busy - ran > FOREIGN * TICK
 
     def _share(self, core: int) -> None:
         self._core = core

@@ -129,7 +129,7 @@ class Server:
     def _listen_grpc(self, api: Api, address: Address) -> None:
         from rowserve.server.grpc_services import grpc_lane
 
-        lane = grpc_lane(api)
+        lane = grpc_lane(api, self._assembly.one_core)
         self._urls.append(f"grpc://{Address(address.host, lane.start(str(address)))}")
         self._doors.append(lane)
 

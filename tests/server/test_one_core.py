@@ -52,20 +52,19 @@ class Bench:
         self.clock = Clock()
         self.machine = Machine(cores)
         self.batches, self.seconds = 0, 0.0
-        self.one_core = OneCore(
-            self.clock, self.machine, lambda: Work(self.batches, self.seconds)
-        )
+        self.one_core = OneCore(self.clock, self.machine)
+        self.one_core.watch(lambda: Work(self.batches, self.seconds))
         self.one_core.start()
         self.me = threading.get_native_id()
 
-    def tick(self, batches: int = MANY, each: float = LIGHT / 2) -> frozenset[int]:
-        """A second in which so many batches run; where the reactor thread may run then."""
+    def tick(self, batches: int = MANY, each: float = LIGHT / 2, ours: float = 0.8) -> frozenset[int]:
+        """A tick in which so many batches run, for a part of it; where the reactor thread may run then."""
         self.batches += batches
         self.seconds += batches * each
-        self.machine.ours += 0.8 * TICK
+        self.machine.ours += ours * TICK
         for core, share in self.machine.others.items():
             on_it = self.machine.places.get(self.me) == {core}
-            self.machine.seconds[core] += (share + (0.8 if on_it else 0.0)) * TICK
+            self.machine.seconds[core] += (share + (ours if on_it else 0.0)) * TICK
         self.clock.advance(TICK)
         return self.machine.places.get(self.me, self.machine.cores)
 
@@ -88,12 +87,27 @@ def test_a_large_model_needs_all_cores() -> None:
     assert bench.tick(each=LIGHT * 2) == ALL
 
 
+def test_one_large_model_among_small_ones_is_enough() -> None:
+    bench = Bench()
+    large = [Work(0), Work(3, 0.3), Work(3, 0.3)]
+    bench.one_core.watch(lambda: large.pop(0))
+    assert [bench.tick() for _ in range(3)] == [{1}, ALL, {1}]
+
+
+def test_calls_count_as_batches_do() -> None:
+    bench = Bench()
+    bench.one_core.watch(lambda: Work(MANY))
+    assert bench.tick(0) == {1}
+    assert bench.tick(0) == ALL
+
+
 def test_others_on_that_core_send_them_away_for_a_while() -> None:
     bench = Bench()
     assert bench.tick() == {1}
     bench.machine.others[0] = 1.0
     assert bench.tick() == {1}
     bench.machine.others[1] = 0.6
+    assert bench.tick(ours=0.2) == {1}
     assert bench.tick() == ALL
     bench.machine.now_at = 2
     assert [bench.tick() for _ in range(REST_TICKS)] == [ALL] * (REST_TICKS - 1) + [frozenset({2})]
