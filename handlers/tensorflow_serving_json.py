@@ -34,7 +34,9 @@ def json_faults() -> Iterator[None]:
     try:
         yield
     except NotJson as fault:
-        raise invalid(f"JSON Parse error: {fault.message}. at offset: {fault.offset}") from None
+        told = f"JSON Parse error: {fault.message}. at offset: {fault.offset}"
+        fault.__traceback__ = None  # its frames hold the document, and that of this very context holds the fault
+        raise invalid(told) from None
 
 
 def read_document(body: Buffer) -> dict[str, Any]:
