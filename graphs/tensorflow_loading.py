@@ -102,22 +102,21 @@ def freeze_or_keep(
 
     In exact mode nothing is folded: rows keep the last bits of the graph as saved.
     """
-    notes = []
+    why = ""
     for folded in (False,) if settings.exact else (True, False):
-        what = "fold" if folded else "be made constants"
         try:
             frozen = freeze(model, graph, settings, folded)
         except NothingToFreeze:
             return graph, []
         except Exception as error:  # noqa: BLE001  (what cannot be frozen is served as it is)
-            notes.append(f"kept its variables: they cannot {what}: {one_line(error)}")
+            why = f"they cannot be made constants: {one_line(error)}"
             continue
         other = difference(graph, frozen, model.signatures, trials)
         if not other:
             return frozen, []
         frozen.close()
-        notes.append(f"kept its variables: with constants in their place {other}")
-    return graph, notes[-1:]
+        why = f"with constants in their place {other}"
+    return graph, [f"kept its variables: {why}"]
 
 
 def with_fewer_threads(

@@ -99,11 +99,11 @@ class Collected(BodySink):
         # Grows by moving pages, not by copying: joining 64 MiB at the end would hold the reactor for 20 ms and more.
         self._large = bytearray()
         self._room: memoryview | None = None
+        self._expected = 0
 
     def expect(self, size: int) -> None:
-        """A large body gets its room at once: memory that nobody touches before the bytes come."""
-        if size > MIB:
-            self._room = np.empty(size, np.uint8).data
+        """A large body gets its room at once, but not before its first MiB is here: to promise bytes costs nothing."""
+        self._expected = size
 
     def feed(self, piece: bytes) -> bool:
         """The next bytes."""
@@ -115,7 +115,14 @@ class Collected(BodySink):
             self._room[self._size - len(piece) : self._size] = piece
             return False
         self._pieces.append(piece)
-        if self._size > MIB:
+        if self._size > MIB and self._expected:
+            room, at = np.empty(self._expected, np.uint8).data, 0
+            for each in self._pieces:
+                room[at : at + len(each)] = each
+                at += len(each)
+            self._room = room
+            self._pieces.clear()
+        elif self._size > MIB:
             self._large += piece if len(self._pieces) == 1 else b"".join(self._pieces)
             self._pieces.clear()
         return False

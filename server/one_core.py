@@ -72,7 +72,6 @@ class OneCore:
         self._core: int | None = None
         self._rest = 0
         self._busy = self._ran = 0.0
-        self._clock = clock
         self._call = LoopingCall(self._ticked)
         self._call.clock = cast("Any", clock)
 

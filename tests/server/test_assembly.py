@@ -102,6 +102,15 @@ def test_a_model_is_loaded_on_its_own_thread_and_answers(house, linear):
     assert 'rowserve_batches_total{model="linear",reason="idle",version="1"} 2.0' in told
 
 
+def test_a_models_batches_count_when_threads_share_a_core(house, linear):
+    assembly, reactor, state = house.serve(linear)
+    ((work, _),) = assembly.one_core._watched
+    assert (work().handovers, work().seconds) == (0, 0)
+    ask(assembly, reactor, state, 1)
+    assert work().handovers == 1
+    assert len(assembly.one_core._threads) == 3  # the reactor's, the model's and the writer's
+
+
 def test_after_a_restart_rows_are_hits_and_a_lazy_model_is_not_even_loaded(house, linear):
     assembly, reactor, state = house.serve(linear)
     first = ask(assembly, reactor, state, 1, 2)

@@ -302,3 +302,29 @@ def test_after_a_body_that_turned_out_broken_turns_later_the_connection_is_read_
     assert "gzip" in reply.json["detail"]
     assert parse(reply.rest).status == 200
     assert not client.wire.paused
+
+
+@pytest.mark.parametrize("declared", [True, False])
+def test_a_large_body_arrives_as_it_was_sent(declared):
+    body = b'{"instances": [[1, 2]' + b" " * 3 * MIB + b", [3, 4]]}"
+    server = Server()
+    told = {} if declared else {"Transfer_Encoding": "chunked"}
+    client = server.connect()
+    client.send(head("POST", "/v1/models/m:predict", len(body) if declared else None, **told))
+    client.send(body if declared else chunked(body))
+    server.pool.step_all()
+    server.turns()
+    assert len(client.reply().json["predictions"]) == 2
+
+
+def test_to_promise_a_large_body_takes_no_memory():
+    server = Server()
+    client = server.connect()
+    tracemalloc.start()
+    try:
+        client.send(head("POST", "/v1/models/m:predict", 60 * MIB) + b"[" * 100_000)
+        assert tracemalloc.get_traced_memory()[1] < 2 * MIB
+        client.send(b"[" * 2 * MIB)
+        assert tracemalloc.get_traced_memory()[0] > 60 * MIB  # numpy's memory is counted too
+    finally:
+        tracemalloc.stop()

@@ -4,6 +4,7 @@ import logging
 import socket
 import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -19,8 +20,9 @@ from rowserve.handlers.items import Answer, Question
 from rowserve.handlers.problem import Problem
 from rowserve.server.grpc_log import LIBRARY
 from rowserve.server.grpc_service import Asked, Metadata, Service, Several
+from rowserve.server.one_core import Work
 from tests.doubles import number_rows
-from tests.grpc_doubles import Client, serving
+from tests.grpc_doubles import Client, SteppedReactor, serving
 from tests.server.conftest import PipelineBench
 
 PROTOCOL = "test"
@@ -319,3 +321,35 @@ def test_two_do_not_share_a_port(client: Client, bench: PipelineBench, numbers: 
         port = other.port
         with pytest.raises(OSError, match=f"cannot listen on 127.0.0.1:{port}"):
             taken.start(f"127.0.0.1:{port}")
+
+
+def test_the_lane_shares_the_core_and_tells_its_calls(bench: PipelineBench, numbers: Numbers) -> None:
+    from rowserve.server.grpc_lane import GrpcLane
+
+    class Core:
+        def __init__(self) -> None:
+            self.watched: list[Any] = []
+            self.names: list[str] = []
+
+        def watch(self, work: Any) -> None:
+            self.watched.append(work)
+
+        @contextmanager
+        def joined(self) -> Iterator[None]:
+            self.names.append(threading.current_thread().name)
+            yield
+            self.names.append("left")
+
+    core: Any = Core()
+    reactor = SteppedReactor()
+    lane = GrpcLane([numbers.service()], bench.pipeline, bench.metrics, 1 << 20, reactor, core)
+    client = Client(reactor, lane.start("127.0.0.1:0"))
+    for _ in range(3):
+        client.call("/test.Numbers/Echo")
+    assert [work() for work in core.watched] == [Work(3)]
+    client.channel.close()
+    idle: list[bool] = []
+    lane.when_idle(lambda: idle.append(True))
+    lane.abort()
+    reactor.until(lambda: bool(idle))
+    assert core.names == ["grpc", "left"]
