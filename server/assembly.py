@@ -30,6 +30,7 @@ from rowserve.server.batcher import Batcher
 from rowserve.server.card import BadSettings, Card
 from rowserve.server.config import Config, cache_bytes, cache_folder
 from rowserve.server.discovery import ModelSource, labels_file
+from rowserve.server.engine_threads import load_patiently
 from rowserve.server.metrics import Metrics
 from rowserve.server.models import Models, ModelState, ServedModel, ServedSignature
 from rowserve.server.one_core import LinuxCores, OneCore, Work
@@ -100,7 +101,7 @@ class Assembly:
         settings = load_settings(source.card, self.config)
         known: ModelDescription | None = None
         graph = GraphThread(
-            lambda: load_session(source, settings, known),
+            lambda: load_patiently(lambda: load_session(source, settings, known), self.one_core.apart),
             start_thread=self.start_thread,
             call_in_reactor=self._reactor.callFromThread,
             clock=time.monotonic,
@@ -219,7 +220,7 @@ def load_settings(card: Card, config: Config) -> LoadSettings:
 
 
 def load_session(source: ModelSource, settings: LoadSettings, known: ModelDescription | None) -> Session:
-    """Graph thread: loads, tests and warms a model. Imports its engine, which is why nothing does so earlier."""
+    """Loads, tests and warms a model; the graph thread waits for it. Imports its engine: nothing does so earlier."""
     from rowserve.graphs.loading import load
 
     session = load(source.path, settings, known)

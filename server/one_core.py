@@ -5,7 +5,7 @@ what Python touches from one core's cache to the other's: rows of a small model 
 work without the interpreter (a large model's, the decode pool's) are left alone, and so are all while a model has long
 batches.
 
-Reactor thread, but for `joined`, which a thread calls of itself.
+Reactor thread, but for `apart` and `joined`, which a thread calls of itself.
 """
 
 from __future__ import annotations
@@ -90,14 +90,17 @@ class OneCore:
             self._call.stop()
         self._free()
 
-    @contextmanager
-    def joined(self) -> Iterator[None]:
-        """While it lasts, the thread that calls it is one of them. It begins on all cores, whatever its parent's are:
-        what it starts itself inherits that."""
-        thread = threading.get_native_id()
+    def apart(self) -> None:
+        """The thread that calls it may run on all cores, whatever its parent's are. Those that it starts inherit it."""
         if len(self._all) > 1:
             with suppress(OSError):  # a sandbox that does not allow it
-                self._cores.keep_on(thread, self._all)
+                self._cores.keep_on(threading.get_native_id(), self._all)
+
+    @contextmanager
+    def joined(self) -> Iterator[None]:
+        """While it lasts, the thread that calls it is one of them. It begins on all cores."""
+        self.apart()
+        thread = threading.get_native_id()
         self._threads.add(thread)
         try:
             yield

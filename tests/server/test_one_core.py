@@ -157,6 +157,23 @@ def test_a_sandbox_that_forbids_it_leaves_all_as_it_is() -> None:
         assert bench.tick() == ALL
 
 
+def test_who_goes_apart_begins_on_all_cores_and_stays_there() -> None:
+    bench = Bench()
+    bench.tick()
+    assert bench.machine.places[bench.me] == {1}
+    seen = []
+
+    def live() -> None:
+        bench.one_core.apart()
+        bench.tick()
+        seen.append(bench.machine.places[threading.get_native_id()])
+
+    thread = threading.Thread(target=live)
+    thread.start()
+    thread.join()
+    assert seen == [ALL]
+
+
 def test_stopped_it_frees_them() -> None:
     bench = Bench()
     bench.tick()

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import json
+import os
 import socket
 import subprocess
+import sys
 from pathlib import Path
 from urllib.request import urlopen
 
 import pytest
 
 from rowserve.graphs.signature import Signature, TensorSpec
+from rowserve.server.engine_threads import PATIENCE
 from rowserve.tools.example_requests import example_row
-from tests.tools.processes import REAL, arithmetic_model, one_line, rowserve, server, started
+from tests.tools.digits_server import digits_models
+from tests.tools.processes import REAL, SERVING, arithmetic_model, one_line, rowserve, server, started
 
 
 @pytest.fixture
@@ -102,6 +106,22 @@ def test_grpc_has_an_address_of_its_own(tmp_path: Path) -> None:
         told = [process.stderr.readline().decode() for _ in range(2)]
         with grpc.insecure_channel(told[1].split("grpc://")[1].strip()) as channel:
             assert channel.unary_unary("/grpc.health.v1.Health/Check")(b"", timeout=30) == b"\x08\x01"
+        process.terminate()
+        assert process.wait(30) == 0
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere a whole process is patient, or nobody")
+def test_the_engines_threads_give_way_to_those_that_answer(tmp_path: Path, digits: Path) -> None:
+    arguments = ["--listen", "127.0.0.1:0", "--models", str(digits_models(digits, tmp_path)), "--cache", str(tmp_path)]
+    with started("serve", *arguments, program=REAL, stdin=subprocess.DEVNULL) as process:
+        assert process.stderr is not None
+        assert any(SERVING.search(line.decode()) for line in process.stderr)
+        threads = [int(task.name) for task in Path(f"/proc/{process.pid}/task").iterdir()]
+        patience = {thread: os.getpriority(os.PRIO_PROCESS, thread) for thread in threads}
+        ours = os.getpriority(os.PRIO_PROCESS, 0)
+        assert patience[process.pid] == ours
+        assert set(patience.values()) == {ours, min(ours + PATIENCE, 19)}
         process.terminate()
         assert process.wait(30) == 0
 
