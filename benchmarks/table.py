@@ -17,6 +17,8 @@ from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+from rowserve.tools.cli import built
+
 LIBRARIES = ("tensorflow", "tensorflow-cpu", "twisted", "lmdb", "blake3", "numpy", "pillow")
 
 
@@ -103,6 +105,7 @@ def machine() -> dict[str, str]:
         "cores": str(len(os.sched_getaffinity(0))),
         "system": f"{platform.system()} {platform.release().split('-')[0]}",
         "python": platform.python_version(),
+        "rowserve": built(),
         **dict(library_versions()),
     }
 

@@ -11,8 +11,9 @@ import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
+from importlib.util import find_spec
 from pathlib import Path
-from shutil import copytree, ignore_patterns
+from shutil import copytree, ignore_patterns, which
 
 import pytest
 
@@ -120,6 +121,11 @@ def _among(module: str, places: set[str]) -> bool:
     return any(module.startswith(place) if place.endswith("/") else module == place for place in places)
 
 
+def _editable() -> bool:
+    spec = find_spec("rowserve.server.site")
+    return spec is not None and "site-packages" not in str(spec.origin)
+
+
 def _dotted(module: str) -> str:
     return "rowserve." + module.removesuffix(".py").removesuffix("/__init__").replace("/", ".")
 
@@ -165,6 +171,26 @@ def test_an_sdist_holds_what_a_build_and_a_test_need(built: Path) -> None:
     wanted = {"setup.py", "pyproject.toml", "LICENSE", "Makefile", "tox.ini", "tests/test_layout.py"}
     assert wanted | set(MODULES) | {f"{folder}/py.typed" for folder in FOLDERS} <= names
     assert not [name for name in names if name.startswith(".types")]
+
+
+def _compiled() -> list[str]:
+    """The modules that setup.py names to be compiled, as paths."""
+    for node in ast.parse((ROOT / "setup.py").read_text(encoding="utf-8")).body:
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "COMPILED":
+            named: dict[str, str] = ast.literal_eval(node.value)
+            return [f"{folder}/{name}.py" for folder, names in named.items() for name in names.split()]
+    raise AssertionError("setup.py has no COMPILED")
+
+
+def test_what_is_to_be_compiled_is_there() -> None:
+    assert not set(_compiled()) - set(MODULES)
+
+
+@pytest.mark.skipif(_editable(), reason="an editable install is not compiled")
+@pytest.mark.skipif(which("cc") is None, reason="there is no C compiler")
+def test_a_wheel_is_compiled_where_there_is_a_compiler() -> None:
+    found = {name: find_spec(_dotted(name)) for name in _compiled()}
+    assert not [name for name, spec in found.items() if spec is None or str(spec.origin).endswith(".py")]
 
 
 def test_the_type_checkers_links_name_the_folders() -> None:

@@ -6,6 +6,8 @@ It imports the commands' options only: what a command needs to do its work is im
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import click
 
 from rowserve.tools.bench import bench
@@ -16,11 +18,18 @@ from rowserve.tools.serve import serve
 from rowserve.tools.warm import warm
 
 
+def built() -> str:
+    """Whether what every row passes through was compiled when rowserve was installed."""
+    return "compiled" if any(Path(__file__).parent.glob("lean_reactor.*.so")) else "not compiled"
+
+
 @click.group(
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
     epilog="All commands share one cache of finished rows: what one of them has answered, the others find.",
 )
-@click.version_option(package_name="rowserve", prog_name="rowserve")
+@click.version_option(
+    package_name="rowserve", prog_name="rowserve", message=f"%(prog)s, version %(version)s ({built()})"
+)
 def main() -> None:
     """Serve TensorFlow models row by row: one session, batches across clients, every answer kept.
 
