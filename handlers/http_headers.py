@@ -14,7 +14,7 @@ from rowserve.handlers.items import NO_WISH, Answer, CachePolicy, Options, Outco
 from rowserve.handlers.problem import Problem
 
 TOLD = (Outcome.HIT, Outcome.COLLAPSED, Outcome.COMPUTED, Outcome.BYPASSED, Outcome.FAILED)
-ONLY_CACHE = "decode;dur=0.000, cache;dur=%.3f, queue;dur=0.000, graph;dur=0.000"
+HIT = Outcome.HIT  # to look it up in its class costs a tenth of a microsecond
 ALL_HIT = "rowserve; hit"
 
 
@@ -100,8 +100,6 @@ def status_of(outcomes: Sequence[Outcome], hits: int) -> str:
 
 def server_timing(timing: Timing) -> str:
     """Where the time went, in milliseconds."""
-    if not (timing.graph or timing.decode or timing.queue):
-        return ONLY_CACHE % (timing.cache * 1e3)
     return "decode;dur=%.3f, cache;dur=%.3f, queue;dur=%.3f, graph;dur=%.3f" % (  # noqa: UP031  (twice as fast as f"")
         timing.decode * 1e3,
         timing.cache * 1e3,
@@ -110,10 +108,20 @@ def server_timing(timing: Timing) -> str:
     )
 
 
-def answer_headers(answer: Answer, content_type: str) -> list[tuple[str, str]]:
+def answer_headers(answer: Answer, content_type: str) -> Sequence[tuple[str, str]]:
     """The headers that every answer with rows carries."""
-    return [
+    timing = answer.timing
+    if answer.outcomes.count(HIT) == len(answer.outcomes) and not (timing.graph or timing.decode or timing.queue):
+        return headers_of_hits(content_type, round(timing.cache * 1e6))
+    return (
         ("Content-Type", content_type),
         ("Cache-Status", cache_status(answer)),
-        ("Server-Timing", server_timing(answer.timing)),
-    ]
+        ("Server-Timing", server_timing(timing)),
+    )
+
+
+@lru_cache(maxsize=1000)
+def headers_of_hits(content_type: str, microseconds: int) -> Sequence[tuple[str, str]]:
+    """The same where all rows were in the cache: many such answers take equally long, to the microsecond."""
+    timing = server_timing(Timing(cache=microseconds / 1e6))
+    return (("Content-Type", content_type), ("Cache-Status", ALL_HIT), ("Server-Timing", timing))

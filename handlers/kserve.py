@@ -79,7 +79,7 @@ def by_document(face: ModelFace, asked: Mapping[str, Any]) -> tuple[Signature, S
 def encode_predict(face: ModelFace, signature: Signature, items: Sequence[Item], event: str, answer: Answer) -> Encoded:
     """`{"predictions": [...]}`, in an event where the request came in one. Raises the first bad row's Problem."""
     told = b'{"predictions":%b}' % write_list(predictions(face, signature, items, answer))
-    headers = answer_headers(answer, CONTENT_TYPE)
+    headers = [*answer_headers(answer, CONTENT_TYPE)]
     if event:
         attributes = event_attributes(face)
         if event == "structured":

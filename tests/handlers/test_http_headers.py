@@ -96,6 +96,15 @@ def test_every_answer_carries_them():
     assert names == ["Content-Type", "Cache-Status", "Server-Timing"]
 
 
+def test_hits_tell_their_time_in_microseconds():
+    hits = answer(HIT, HIT)
+    for seconds, told in ((12.6e-6, "0.013"), (3.0004, "3000.400")):
+        hits.timing = Timing(cache=seconds)
+        headers = dict(answer_headers(hits, "text/plain"))
+        assert headers["Server-Timing"] == f"decode;dur=0.000, cache;dur={told}, queue;dur=0.000, graph;dur=0.000"
+        assert (headers["Content-Type"], headers["Cache-Status"]) == ("text/plain", "rowserve; hit")
+
+
 def test_problem_json():
     encoded = encode_problem(Problem(503, "come again", retry_after=1.2))
     assert encoded.status == 503

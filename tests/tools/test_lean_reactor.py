@@ -10,6 +10,7 @@ from functools import partial
 from typing import Any
 
 import pytest
+from twisted.internet.main import CONNECTION_DONE
 
 from tests.http_doubles import logged
 
@@ -29,9 +30,11 @@ class End:
     def fileno(self) -> int:
         return self.ours.fileno()
 
-    def doRead(self) -> None:
-        self.read += len(self.ours.recv(100))
+    def doRead(self) -> Exception | None:
+        data = self.ours.recv(100)
+        self.read += len(data)
         self.reads()
+        return None if data else CONNECTION_DONE
 
     def doWrite(self) -> None:
         self.written += 1
@@ -87,6 +90,20 @@ def test_one_that_has_just_left_is_passed_over(reactor: LeanReactor) -> None:
         end.theirs.send(b"a")
     reactor.doIteration(1)
     assert first.read + second.read == 1
+
+
+def test_an_end_is_told_to_who_was_reading(reactor: LeanReactor) -> None:
+    half, whole = End(), End()
+    for end in (half, whole):
+        reactor.addReader(end)
+        end.theirs.send(b"abc")
+    half.theirs.shutdown(socket.SHUT_WR)
+    whole.theirs.close()
+    for _ in range(3):
+        reactor.doIteration(0)
+    assert (half.read, whole.read) == (3, 3)
+    assert [len(end.lost) for end in (half, whole)] == [1, 1]
+    assert not {half, whole} & set(reactor.getReaders())
 
 
 SERVED = """
