@@ -18,8 +18,9 @@ from concurrent.futures import Future
 from typing import TypeVar
 
 T = TypeVar("T")
-# A core that is wanted by both goes nine parts in ten to a thread of ours.
-PATIENCE = 10
+# A core that is wanted by both goes three parts in four to a thread of ours. With more, the system leaves both of an
+# engine's threads on one core for longer, and a lone row of a large model takes a tenth more time.
+PATIENCE = 5
 
 
 def load_patiently(load: Callable[[], T], begin: Callable[[], None]) -> T:
