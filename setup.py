@@ -22,7 +22,7 @@ def _packages() -> list[str]:
 
 
 # What every row passes through. In a wheel these are compiled by Cython, from the same source: a row from the cache
-# costs a fifth less. Where there is no C compiler they stay what they are, as they do in an editable install.
+# costs a sixth less. Where there is no C compiler they stay what they are, as they do in an editable install.
 COMPILED = {
     "cache": "books commits keys lmdb_store record row_cache writer",
     # Not batch_arrays: it counts references, of which compiled code holds others.
@@ -93,8 +93,9 @@ DEV = [
     "tox>=4.30,<5",
 ]
 
-# A module that was renamed would lie on in here and be installed for ever.
-shutil.rmtree(Path(__file__).with_name("build") / "lib", ignore_errors=True)
+# A module that was renamed would lie on in one of these (there is one for each platform) and be installed for ever.
+for left in Path(__file__).with_name("build").glob("lib*"):
+    shutil.rmtree(left, ignore_errors=True)
 
 setup(
     name="rowserve",

@@ -75,7 +75,7 @@ def cache_status(answer: Answer) -> str:
     outcomes = answer.outcomes
     if len(outcomes) == 1:
         return status_of_one(outcomes[0])
-    hits = outcomes.count(Outcome.HIT)
+    hits = outcomes.count(HIT)
     if hits == len(outcomes):
         return ALL_HIT
     return status_of(outcomes, hits)
@@ -84,7 +84,7 @@ def cache_status(answer: Answer) -> str:
 @lru_cache(maxsize=len(Outcome))
 def status_of_one(outcome: Outcome) -> str:
     """The same of a single row."""
-    return ALL_HIT if outcome is Outcome.HIT else status_of([outcome], 0)
+    return ALL_HIT if outcome is HIT else status_of([outcome], 0)
 
 
 def status_of(outcomes: Sequence[Outcome], hits: int) -> str:
@@ -113,15 +113,15 @@ def answer_headers(answer: Answer, content_type: str) -> Sequence[tuple[str, str
     timing = answer.timing
     if answer.outcomes.count(HIT) == len(answer.outcomes) and not (timing.graph or timing.decode or timing.queue):
         return headers_of_hits(content_type, round(timing.cache * 1e6))
-    return (
-        ("Content-Type", content_type),
-        ("Cache-Status", cache_status(answer)),
-        ("Server-Timing", server_timing(timing)),
-    )
+    return headers_of(content_type, cache_status(answer), timing)
 
 
 @lru_cache(maxsize=1000)
 def headers_of_hits(content_type: str, microseconds: int) -> Sequence[tuple[str, str]]:
     """The same where all rows were in the cache: many such answers take equally long, to the microsecond."""
-    timing = server_timing(Timing(cache=microseconds / 1e6))
-    return (("Content-Type", content_type), ("Cache-Status", ALL_HIT), ("Server-Timing", timing))
+    return headers_of(content_type, ALL_HIT, Timing(cache=microseconds / 1e6))
+
+
+def headers_of(content_type: str, status: str, timing: Timing) -> Sequence[tuple[str, str]]:
+    """Those three."""
+    return (("Content-Type", content_type), ("Cache-Status", status), ("Server-Timing", server_timing(timing)))

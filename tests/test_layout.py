@@ -6,6 +6,7 @@ import ast
 import re
 import subprocess
 import sys
+import sysconfig
 import tarfile
 import zipfile
 from collections.abc import Iterator
@@ -126,6 +127,11 @@ def _editable() -> bool:
     return spec is not None and "site-packages" not in str(spec.origin)
 
 
+def _can_compile() -> bool:
+    compiler = (sysconfig.get_config_var("CC") or "cc").split()[0]
+    return which(compiler) is not None and Path(sysconfig.get_path("include"), "Python.h").exists()
+
+
 def _dotted(module: str) -> str:
     return "rowserve." + module.removesuffix(".py").removesuffix("/__init__").replace("/", ".")
 
@@ -146,13 +152,15 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the wheel and the sdist of this tree, built from a copy of it to keep it clean."""
     tree = tmp_path_factory.mktemp("copy") / "tree"
     copytree(ROOT, tree, symlinks=True, ignore=ignore_patterns(*NOT_SOURCE))
-    stale = tree / "build" / "lib" / "rowserve" / "server" / "stale.py"
-    stale.parent.mkdir(parents=True)
-    stale.write_text("# Left by an earlier build, before its module was renamed.")
+    for earlier in ("lib", "lib.of-a-platform"):
+        stale = tree / "build" / earlier / "rowserve" / "server" / "stale.py"
+        stale.parent.mkdir(parents=True)
+        stale.write_text("# Left by an earlier build, before its module was renamed.")
     out = tmp_path_factory.mktemp("dist")
     code = f"from setuptools import build_meta as b; b.build_wheel({str(out)!r}); b.build_sdist({str(out)!r})"
     made = subprocess.run([sys.executable, "-c", code], cwd=tree, capture_output=True, text=True, check=False)
     assert made.returncode == 0, made.stderr
+    assert not (tree / "build" / "lib.of-a-platform").exists()
     return out
 
 
@@ -187,7 +195,7 @@ def test_what_is_to_be_compiled_is_there() -> None:
 
 
 @pytest.mark.skipif(_editable(), reason="an editable install is not compiled")
-@pytest.mark.skipif(which("cc") is None, reason="there is no C compiler")
+@pytest.mark.skipif(not _can_compile(), reason="there is no C compiler, or no headers of this Python")
 def test_a_wheel_is_compiled_where_there_is_a_compiler() -> None:
     found = {name: find_spec(_dotted(name)) for name in _compiled()}
     assert not [name for name, spec in found.items() if spec is None or str(spec.origin).endswith(".py")]

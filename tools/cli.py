@@ -6,6 +6,7 @@ It imports the commands' options only: what a command needs to do its work is im
 
 from __future__ import annotations
 
+from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
 
 import click
@@ -20,7 +21,8 @@ from rowserve.tools.warm import warm
 
 def built() -> str:
     """Whether what every row passes through was compiled when rowserve was installed."""
-    return "compiled" if any(Path(__file__).parent.glob("lean_reactor.*.so")) else "not compiled"
+    one_of_them = Path(__file__).with_name(f"lean_reactor{EXTENSION_SUFFIXES[0]}")
+    return "compiled" if one_of_them.exists() else "not compiled"
 
 
 @click.group(

@@ -1,7 +1,8 @@
 """Twisted's epoll reactor, without a log context for each event, and with a short way for bytes that come. Main thread.
 
 Twisted calls a connection in a context that carries its name, for the lines of a log. No line here has it, and to make
-it is an eighth of what a row from the cache costs. To look at all that an event might be is a fortieth.
+it is an eighth of what a row from the cache costs. To see at once to bytes that come, without asking what else an event
+might be, gains four hundredths.
 """
 
 from __future__ import annotations

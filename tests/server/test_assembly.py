@@ -3,6 +3,7 @@ from __future__ import annotations
 import gc
 import queue
 import shutil
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -14,10 +15,12 @@ from twisted.internet.task import Clock
 
 from rowserve.graphs.rows import Rows
 from rowserve.handlers.items import Answer, Options
+from rowserve.server import assembly as assembly_module
 from rowserve.server.assembly import Assembly, load_session
 from rowserve.server.config import CacheConfig, Config
 from rowserve.server.discovery import discover, find
 from rowserve.server.models import ModelState
+from rowserve.server.one_core import OneCore
 from tests import model_recipes
 from tests.model_recipes import RECIPES, numbers
 
@@ -109,6 +112,18 @@ def test_a_models_batches_count_when_threads_share_a_core(house, linear):
     ask(assembly, reactor, state, 1)
     assert work().handovers == 1
     assert len(assembly.one_core._threads) == 3  # the reactor's, the model's and the writer's
+
+
+def test_what_loads_a_model_may_use_all_cores(house, linear, monkeypatch):
+    seen = []
+    apart, load = OneCore.apart, assembly_module.load_session
+    monkeypatch.setattr(OneCore, "apart", lambda self: (seen.append(("apart", threading.get_ident())), apart(self)))
+    monkeypatch.setattr(
+        assembly_module, "load_session", lambda *given: (seen.append(("load", threading.get_ident())), load(*given))[1]
+    )
+    house.serve(linear)
+    (loader,) = [thread for what, thread in seen if what == "load"]
+    assert seen[-2:] == [("apart", loader), ("load", loader)]
 
 
 def test_after_a_restart_rows_are_hits_and_a_lazy_model_is_not_even_loaded(house, linear):

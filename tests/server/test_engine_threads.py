@@ -32,6 +32,15 @@ def test_threads_that_a_model_starts_give_way_and_who_loads_it_does_not():
     assert nice_of(0) == before
 
 
+@linux_only
+def test_where_that_is_not_allowed_the_model_loads_all_the_same(monkeypatch):
+    def refuse(_):
+        raise PermissionError("not in this sandbox")
+
+    monkeypatch.setattr(os, "nice", refuse)
+    assert load_patiently(lambda: 1, lambda: None) == 1
+
+
 def test_it_is_prepared_on_the_thread_that_loads():
     places = []
     load_patiently(lambda: places.append(threading.get_ident()), lambda: places.append(threading.get_ident()))

@@ -9,10 +9,17 @@ import sys
 import pytest
 from click.testing import CliRunner
 
+from rowserve.tools import lean_reactor
 from rowserve.tools.cli import main
 
 SLOW = {"numpy", "twisted", "tensorflow", "lmdb", "PIL", "msgspec", "prometheus_client", "treq", "klein", "tqdm"}
 COMMANDS = [(), *((name,) for name in main.commands), *(("cache", n) for n in main.commands["cache"].commands)]  # type: ignore[attr-defined]
+
+
+def test_the_version_says_whether_it_is_compiled() -> None:
+    told = CliRunner().invoke(main, ["--version"]).output
+    kind = "not compiled" if str(lean_reactor.__file__).endswith(".py") else "compiled"
+    assert re.fullmatch(rf"rowserve, version \d+\.\d+\.\d+ \({kind}\)\n", told)
 
 
 @pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
