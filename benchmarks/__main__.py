@@ -80,4 +80,8 @@ if __name__ == "__main__":
         from benchmarks.side_by_side.__main__ import main as side_by_side
 
         side_by_side(sys.argv[2:], prog_name="python -m benchmarks side_by_side")
+    if sys.argv[1:2] == ["regress"]:
+        from benchmarks.regress import main as regress
+
+        regress(sys.argv[2:], prog_name="python -m benchmarks regress")
     main()

@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 
@@ -17,16 +18,23 @@ START_SECONDS = 120.0
 
 
 class Served:
-    """The server, ready, while the block lasts. `arguments` are those of `rowserve serve`."""
+    """The server, ready, while the block lasts.
 
-    def __init__(self, *arguments: str) -> None:
+    `arguments` are those of `rowserve serve`; `python` is what runs it, with `environment` beside this process's own.
+    """
+
+    def __init__(
+        self, *arguments: str, python: Sequence[str] = (sys.executable,), environment: Mapping[str, str] | None = None
+    ) -> None:
         self.port = free_port()
         self._arguments = arguments
+        self._python = python
+        self._environment = {**os.environ, **(environment or {})}
 
     def __enter__(self) -> Served:
         listen = f"127.0.0.1:{self.port}"
-        command = [sys.executable, "-m", "rowserve.tools.cli", "serve", "--listen", listen, *self._arguments]
-        self._process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+        command = [*self._python, "-m", "rowserve.tools.cli", "serve", "--listen", listen, *self._arguments]
+        self._process = subprocess.Popen(command, stderr=subprocess.DEVNULL, env=self._environment, cwd="/")
         deadline = time.monotonic() + START_SECONDS
         while not self._ready():
             if time.monotonic() > deadline or self._process.poll() is not None:

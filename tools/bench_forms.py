@@ -6,7 +6,7 @@ All requests of a run have the same number of rows, so what stands before the ro
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from urllib.parse import urlsplit
 
 import numpy as np
@@ -66,14 +66,14 @@ def json_form(host: str, target: str) -> Form:
     return form
 
 
-def upload_form(host: str, target: str, field: str = "file") -> Form:
-    """A multipart form with a file for each row."""
+def upload_form(host: str, target: str, field: str = "file", more: Mapping[str, str] | None = None) -> Form:
+    """A multipart form with a file for each row; `more` headers come with it."""
     part = (
         f'--{BOUNDARY}\r\nContent-Disposition: form-data; name="{field}"; filename="picture"\r\n'
         "Content-Type: application/octet-stream\r\n\r\n"
     ).encode()
     end = f"--{BOUNDARY}--\r\n".encode()
-    headers = {"Content-Type": f"multipart/form-data; boundary={BOUNDARY}"}
+    headers = {"Content-Type": f"multipart/form-data; boundary={BOUNDARY}", **(more or {})}
 
     def form(pieces: Sequence[Piece]) -> bytes:
         body = b"".join([*(part + piece[0] + b"\r\n" for piece in pieces), end])

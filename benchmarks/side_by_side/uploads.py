@@ -2,8 +2,8 @@
 
     python -m benchmarks.side_by_side.uploads SPEC.json
 
-SPEC has host, port, target, field, folder (of the pictures, in order), connections, and either `requests` (a number,
-drawn by Zipf 1.0), or `seconds` (of pictures in turn), or neither: each picture once. Printed is a JSON object.
+SPEC has host, port, target, field, headers, folder (of the pictures, in order), connections, and either `requests` (a
+number, drawn by Zipf 1.0), or `seconds` (of pictures in turn), or neither: each picture once. Printed is a JSON object.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ def save_crops(folder: Path, count: int, seed: int) -> None:
 def load(spec: dict[str, Any]) -> dict[str, Any]:
     """Runs it."""
     files = [(path.read_bytes(),) for path in sorted(Path(spec["folder"]).iterdir())]
-    form = upload_form(f"{spec['host']}:{spec['port']}", spec["target"], spec["field"])
+    form = upload_form(f"{spec['host']}:{spec['port']}", spec["target"], spec["field"], spec["headers"])
     places: Iterator[int] = iter(range(len(files)))
     if "seconds" in spec:
         places = itertools.cycle(places)
@@ -83,7 +83,7 @@ def load(spec: dict[str, Any]) -> dict[str, Any]:
 
 def run(**spec: Any) -> dict[str, Any]:
     """The same from another process."""
-    told = json.dumps({"host": "127.0.0.1", "connections": 32, "field": "file", **spec})
+    told = json.dumps({"host": "127.0.0.1", "connections": 32, "field": "file", "headers": {}, **spec})
     command = [sys.executable, "-m", "benchmarks.side_by_side.uploads", told]
     done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=Path(__file__).resolve().parents[2])
     found: dict[str, Any] = json.loads(done.stdout)
