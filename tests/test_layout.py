@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import os
 import re
 import subprocess
 import sys
@@ -12,11 +13,14 @@ import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
+from importlib.metadata import packages_distributions
 from importlib.util import find_spec
 from pathlib import Path
 from shutil import copytree, ignore_patterns, which
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).resolve().parents[1]
 FOLDERS = ("server", "cache", "graphs", "handlers", "tools")
@@ -53,6 +57,8 @@ PURE = {"handlers/", "cache/keys.py", "cache/record.py", "graphs/rows.py", "grap
 IMPURE = {"twisted", "klein", "treq", "lmdb", "tensorflow", "socket", "asyncio", "subprocess"}
 MAINS = {"server/__main__.py", "tools/"}
 LONGEST = 300
+# Packages of extras; the modules that import them are themselves imported only where somebody asks for them.
+LATE = {"grpc"}
 # How a module says where it runs; what is pure runs anywhere.
 THREADS = r"\b(threads?|reactor|pool|process|program|pure)\b"
 NOT_SOURCE = (".git", ".venv", ".tox", ".*_cache", ".hypothesis", "__pycache__", "*.egg-info", "build")
@@ -157,11 +163,18 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
         stale.parent.mkdir(parents=True)
         stale.write_text("# Left by an earlier build, before its module was renamed.")
     out = tmp_path_factory.mktemp("dist")
-    code = f"from setuptools import build_meta as b; b.build_wheel({str(out)!r}); b.build_sdist({str(out)!r})"
-    made = subprocess.run([sys.executable, "-c", code], cwd=tree, capture_output=True, text=True, check=False)
-    assert made.returncode == 0, made.stderr
+    _build(tree, f"b.build_wheel({str(out)!r}); b.build_sdist({str(out)!r})", ROWSERVE_PURE="1")
     assert not (tree / "build" / "lib.of-a-platform").exists()
     return out
+
+
+def _build(tree: Path, calls: str, **environment: str) -> str:
+    """Makes these calls of the build backend; what it says on stderr."""
+    code = f"from setuptools import build_meta as b; {calls}"
+    command = [sys.executable, "-c", code]
+    made = subprocess.run(command, cwd=tree, capture_output=True, text=True, check=False, env=os.environ | environment)
+    assert made.returncode == 0, made.stderr
+    return made.stderr
 
 
 def test_a_wheel_installs_rowserve_and_nothing_else(built: Path) -> None:
@@ -171,6 +184,23 @@ def test_a_wheel_installs_rowserve_and_nothing_else(built: Path) -> None:
     assert {name for name in names if name.endswith(".py")} == {f"rowserve/{module}" for module in MODULES}
     for folder in FOLDERS:
         assert f"rowserve/{folder}/py.typed" in names
+
+
+def test_a_wheel_without_compiled_modules_can_be_asked_for(built: Path) -> None:
+    (wheel,) = built.glob("*.whl")
+    assert wheel.name.endswith("-py3-none-any.whl")
+
+
+@pytest.mark.slow
+def test_a_compiler_that_fails_leaves_a_wheel_of_python(tmp_path: Path) -> None:
+    tree = tmp_path / "tree"
+    copytree(ROOT, tree, symlinks=True, ignore=ignore_patterns(*NOT_SOURCE))
+    said = _build(tree, f"b.build_wheel({str(tmp_path)!r})", CC="false")
+    count = len(_compiled())
+    assert f"{count} of {count} modules did not compile and stay Python" in said
+    names = zipfile.ZipFile(next(tmp_path.glob("*.whl"))).namelist()
+    assert {name for name in names if name.endswith(".py")} == {f"rowserve/{module}" for module in MODULES}
+    assert not [name for name in names if name.endswith(".so")]
 
 
 def test_an_sdist_holds_what_a_build_and_a_test_need(built: Path) -> None:
@@ -240,6 +270,29 @@ def test_a_package_is_imported_only_where_it_is_someones_job(module: str) -> Non
             assert not imported.of(package) or _among(module, places), _at(module, imported)
         if _among(module, PURE):
             assert imported.name.split(".")[0] not in IMPURE, _at(module, imported)
+
+
+@each_module
+def test_what_a_module_always_imports_is_required(module: str) -> None:
+    for imported in _imports(module):
+        package = imported.name.split(".")[0]
+        if imported.eager and package not in {"rowserve", *LATE, *sys.stdlib_module_names}:
+            assert _distributions(package) & _required(), f"{_at(module, imported)}, which setup.py does not require"
+
+
+@cache
+def _required() -> frozenset[str]:
+    """The names in setup.py's install_requires."""
+    for node in ast.walk(ast.parse((ROOT / "setup.py").read_text(encoding="utf-8"))):
+        if isinstance(node, ast.keyword) and node.arg == "install_requires":
+            return frozenset(canonicalize_name(Requirement(each).name) for each in ast.literal_eval(node.value))
+    raise AssertionError("setup.py has no install_requires")
+
+
+@cache
+def _distributions(package: str) -> set[str]:
+    """What brings a package, by the names of distributions."""
+    return {canonicalize_name(name) for name in packages_distributions().get(package, ())}
 
 
 @each_module
