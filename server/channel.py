@@ -7,13 +7,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from rowserve.handlers.problem import Problem, phrase
+from rowserve.handlers.problem import Problem
 from rowserve.handlers.problem_json import encode_problem
 from rowserve.server.deadlines import NEVER
-from rowserve.server.framing import ChunkReader, LengthReader
+from rowserve.server.framing import ENDLESS, ChunkReader, LengthReader
 from rowserve.server.pacing import Hold, PacedProtocol, Phase
 from rowserve.server.request import ApiRequest
-from rowserve.server.request_head import END, Malformed, fault_of_beginning, read_head
+from rowserve.server.request_head import END, check_beginning, over_limit, read_head
+from rowserve.server.response import FIRST_LINES
+from rowserve.server.response_head import head_lines
 
 if TYPE_CHECKING:
     from twisted.python.failure import Failure
@@ -145,15 +147,15 @@ class Channel(PacedProtocol):
             self._read_head(data[2:])
             return
         if len(raw or data) > self.limits.headers_bytes:
-            self._refuse(431, f"the headers are larger than {self.limits.headers_bytes} bytes")
-            return
-        if not raw:
-            self._wait_for_head(data)
+            self._refuse(over_limit(data, self.limits.headers_bytes))
             return
         try:
+            if not raw:
+                self._wait_for_head(data)
+                return
             head = read_head(raw)
-        except Malformed as fault:
-            self._refuse(400, str(fault))
+        except Problem as problem:
+            self._refuse(problem)
             return
         self.persistent = head.keeps and not self.site.draining
         self._buffer = data[len(raw) :]
@@ -171,10 +173,7 @@ class Channel(PacedProtocol):
         self._read_body(data)
 
     def _wait_for_head(self, data: bytes) -> None:
-        fault = fault_of_beginning(data)
-        if fault:
-            self._refuse(400, fault)
-            return
+        check_beginning(data)
         self._buffer = data
         if self.phase is IDLE:
             self.enter(HEAD, self.limits.headers_seconds)
@@ -186,7 +185,7 @@ class Channel(PacedProtocol):
         if self.body_complete:
             self.enter(BUSY)
             return
-        self._reader = ChunkReader() if length is None else LengthReader(length)
+        self._reader = ChunkReader(self.limits.body_bytes) if length is None else LengthReader(length)
         self._start_body_clock()
 
     def _read_body(self, data: bytes) -> None:
@@ -201,10 +200,14 @@ class Channel(PacedProtocol):
             self.request.take(piece, reader.done)
         if self.phase is not BODY:
             return
-        if reader.fault:
-            self._fail_body(Problem(400, reader.fault, reason="malformed"))
+        if reader.fault is not None:
+            self._fail_body(reader.fault)
         elif reader.again:
             self._park()
+
+    def expect_endless_body(self) -> None:
+        """The request takes whatever its chunks bring."""
+        self._reader.limit = ENDLESS
 
     def stop_reading(self) -> None:
         """The request takes no more of its body for now."""
@@ -227,7 +230,7 @@ class Channel(PacedProtocol):
             self._check_body_rate(now)
         elif self.phase is HEAD and self._buffer and not self._parked:
             self.patient = False
-            self._refuse(408, f"the headers did not come within {self.limits.headers_seconds:g} s")
+            self._refuse(Problem(408, f"the headers did not come within {self.limits.headers_seconds:g} s"))
         else:
             self.loseConnection()
 
@@ -249,14 +252,12 @@ class Channel(PacedProtocol):
 
     # Refusing
 
-    def _refuse(self, status: int, detail: str) -> None:
+    def _refuse(self, problem: Problem) -> None:
         """The client broke the protocol before it had asked for anything: say so and close."""
-        self.site.refused(status)
-        body = encode_problem(Problem(status, detail)).body
-        self.write(
-            b"HTTP/1.1 %d %s\r\nContent-Type: application/problem+json\r\nContent-Length: %d\r\n"
-            b"Connection: close\r\n\r\n%s" % (status, phrase(status).encode(), len(body), body)
-        )
+        self.site.refused(problem.status)
+        told = encode_problem(problem)
+        top = FIRST_LINES.get(b"HTTP/1.1", told.status, True) + head_lines(told.headers)
+        self.write(b"%bContent-Length: %d\r\n\r\n%b" % (top, len(told.body), told.body))
         self._finish_early(self.limits.linger_quiet_seconds)
 
     def _fail_body(self, problem: Problem) -> None:

@@ -1,29 +1,29 @@
 """The head of a request, read strictly: whatever could be read two ways is refused. Pure functions.
 
 Folded headers, spaces around names, control characters, bare line feeds, any Transfer-Encoding but `chunked`, two
-lengths or a length beside chunks, a Host that is missing (HTTP/1.1), malformed or given twice: none of them passes.
+lengths or a length beside chunks, a Host that is missing (HTTP/1.1), malformed or given twice, a target that is neither
+a path nor an absolute address: none of them passes. What is refused is a Problem.
 """
 
 from __future__ import annotations
 
 import re
 
+from rowserve.handlers.problem import Problem
+
 END = b"\r\n\r\n"
 TOKEN = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
 # Below 2^63, so that no proxy in front reads another number.
 MAX_LENGTH_DIGITS = 18
 MAX_HEADERS = 500
-REQUEST_LINE = re.compile(rf"({TOKEN}) ([!-~]+) HTTP/1\.([01])\r\n")
+REQUEST_LINE = re.compile(rf"({TOKEN}) ([!-~]+) HTTP/([0-9])\.([0-9])\r\n")
+TARGET = re.compile(r"/[!-~]*|(?i:https?)://[^/?#]+(?:[/?][!-~]*)?")
 FIELDS = re.compile(rf"(?:{TOKEN}:[\t -~\x80-\xff]*\r\n)*")
 FIELD = re.compile(r"([^:\r]+):([^\r]*)\r\n")
 HOST = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._~!$&'()*+,;=%-]*)(:[0-9]*)?")
 CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]|\r(?!\n)")
 FOLD = re.compile(r"\n[ \t]")
 BARE_LF = re.compile(rb"(?:^|[^\r])\n")
-
-
-class Malformed(Exception):
-    """The client broke the protocol; the text says how."""
 
 
 class RequestHead:
@@ -44,8 +44,8 @@ class RequestHead:
         self.length = body_length(self.headers, version)
         check_host(self.headers.get("host"), fields, version)
         new = version == b"HTTP/1.1"
-        tokens = self.headers.get("connection", "")
-        self.keeps = new and not (tokens and "close" in [token.strip().lower() for token in tokens.split(",")])
+        wishes = [wish.strip().lower() for wish in self.headers.get("connection", "").split(",")]
+        self.keeps = "close" not in wishes and (new or "keep-alive" in wishes)
         self.expects_continue = new and self.header("expect").lower() == "100-continue"
 
     def header(self, name: str) -> str:
@@ -54,29 +54,53 @@ class RequestHead:
 
 
 def read_head(raw: bytes) -> RequestHead:
-    """A complete head, its empty line included. Raises Malformed."""
+    """A complete head, its empty line included. Raises Problem 400 or 505."""
     text = raw.decode("latin-1")
-    line = REQUEST_LINE.match(text)
-    if line is None:
-        raise Malformed("the request line cannot be parsed")
+    line = request_line(text)
     start = line.end()
     if FIELDS.fullmatch(text, start, len(text) - 2) is None:
-        raise Malformed(fault_of_fields(text[start:]))
+        raise malformed(fault_of_fields(text[start:]))
     fields = [(name.lower(), value.strip(" \t")) for name, value in FIELD.findall(text, start)]
     if len(fields) > MAX_HEADERS:
-        raise Malformed(f"there are more than {MAX_HEADERS} headers")
-    method, target, minor = line.groups()
-    return RequestHead(method.encode(), target.encode(), b"HTTP/1." + minor.encode(), fields)
+        raise malformed(f"there are more than {MAX_HEADERS} headers")
+    method, target, _, minor = line.groups()
+    # A later HTTP/1 is read as the latest that is known here (RFC 9110, section 2.5).
+    return RequestHead(method.encode(), target.encode(), b"HTTP/1.0" if minor == "0" else b"HTTP/1.1", fields)
 
 
-def fault_of_beginning(data: bytes) -> str:
-    """What is wrong already with a head that is not complete, "" where nothing is."""
+def request_line(text: str) -> re.Match[str]:
+    """The first line: method, target, and the two digits of the version. Raises Problem 400 or 505."""
+    line = REQUEST_LINE.match(text)
+    if line is None:
+        raise malformed("the request line cannot be parsed")
+    method, target, major, minor = line.groups()
+    if major != "1":
+        raise Problem(505, f"HTTP/{major}.{minor} is not spoken here; HTTP/1.1 is", reason="malformed")
+    if TARGET.fullmatch(target) is None and (method, target) != ("OPTIONS", "*"):
+        raise malformed("the target is neither a path, which begins with a slash, nor an absolute http:// address")
+    return line
+
+
+def check_beginning(data: bytes) -> None:
+    """Raises Problem 400 or 505 for a head that is not complete where something is wrong with it already."""
     if BARE_LF.search(data):
-        return "a line ends in a bare line feed"
+        raise malformed("a line ends in a bare line feed")
     line = data.find(b"\r\n")
-    if line >= 0 and REQUEST_LINE.match(data[: line + 2].decode("latin-1")) is None:
-        return "the request line cannot be parsed"
-    return ""
+    if line >= 0:
+        request_line(data[: line + 2].decode("latin-1"))
+
+
+def over_limit(data: bytes, limit: int) -> Problem:
+    """A head of more than `limit` bytes, or its beginning: whether the target is to blame, or the headers are."""
+    line = data.find(b"\r\n")
+    if line < 0 or 2 * line > limit:
+        return Problem(414, f"the target is too long: target and headers together may have {limit} bytes")
+    return Problem(431, f"the headers are larger than {limit} bytes")
+
+
+def malformed(how: str) -> Problem:
+    """The client broke the protocol."""
+    return Problem(400, how, reason="malformed")
 
 
 def fault_of_fields(text: str) -> str:
@@ -99,28 +123,28 @@ def joined(fields: list[tuple[str, str]]) -> dict[str, str]:
 
 
 def body_length(headers: dict[str, str], version: bytes) -> int | None:
-    """Where the body ends. Raises Malformed where that is in doubt; values that come twice are joined by now."""
+    """Where the body ends. Raises Problem 400 where that is in doubt; values that come twice are joined by now."""
     coding, length = headers.get("transfer-encoding"), headers.get("content-length")
     if coding is not None:
         if coding.lower() != "chunked":
-            raise Malformed("the only Transfer-Encoding taken is chunked")
+            raise malformed("the only Transfer-Encoding taken is chunked")
         if length is not None:
-            raise Malformed("there are both a Content-Length and a Transfer-Encoding")
+            raise malformed("there are both a Content-Length and a Transfer-Encoding")
         if version != b"HTTP/1.1":
-            raise Malformed("HTTP/1.0 has no Transfer-Encoding")
+            raise malformed("HTTP/1.0 has no Transfer-Encoding")
         return None
     if length is None:
         return 0
     if not (length.isascii() and length.isdigit()) or len(length) > MAX_LENGTH_DIGITS:
-        raise Malformed("Content-Length is not a number")
+        raise malformed("Content-Length is not a number")
     return int(length)
 
 
 def check_host(host: str | None, fields: list[tuple[str, str]], version: bytes) -> None:
-    """Raises Malformed."""
+    """Raises Problem 400."""
     if host is None:
         if version == b"HTTP/1.1":
-            raise Malformed("the Host header is missing")
+            raise malformed("the Host header is missing")
     elif HOST.fullmatch(host) is None:
         two = sum(name == "host" for name, _ in fields) > 1
-        raise Malformed("there are two Host headers" if two else "the Host header is malformed")
+        raise malformed("there are two Host headers" if two else "the Host header is malformed")

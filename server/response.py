@@ -83,8 +83,11 @@ class Response:
 
         A `final` answer ends what is left of the request's body; one that is not reads it on.
         """
+        head = self.head
+        self._chunked = head.version == b"HTTP/1.1" and head.method != b"HEAD"
+        if not self._chunked and head.method != b"HEAD":
+            self.channel.persistent = False  # the body ends with the connection
         top = self._top(status, headers, "", final)
-        self._chunked = self.head.version == b"HTTP/1.1" and self.head.method != b"HEAD"
         self._unwritten = top + (b"Transfer-Encoding: chunked\r\n\r\n" if self._chunked else b"\r\n")
 
     def write(self, data: bytes) -> None:

@@ -16,7 +16,9 @@ CHUNKED = b"Transfer-Encoding: chunked\r\n\r\n"
 
 
 class FirstLines:
-    """The lines that begin an answer (status, Server, Date, and Connection where it is closed), made once a second.
+    """The lines that begin an answer (status, Server, Date, and Connection where it is told), made once a second.
+
+    An old client, which closes connections unless told, is told where one is kept.
 
     `now` gives the time in seconds since 1970.
     """
@@ -43,7 +45,9 @@ class FirstLines:
         words = "".join(letter if letter >= " " else "?" for letter in reason).encode("latin-1", "replace")
         date = formatdate(self._now(), usegmt=True).encode()
         first = b"%b %d %b\r\nServer: rowserve\r\nDate: %b\r\n" % (version, status, words, date)
-        return first + b"Connection: close\r\n" if close else first
+        if close:
+            return first + b"Connection: close\r\n"
+        return first + b"Connection: keep-alive\r\n" if version == b"HTTP/1.0" else first
 
 
 def head_lines(headers: Sequence[tuple[str, str]]) -> bytes:

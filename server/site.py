@@ -58,7 +58,9 @@ class Api:
         opened = request.router.open(request)
         if isinstance(opened, Encoded):
             return Discarded(partial(request.respond, opened), SMALL_BODY)
-        if not opened.endless and request.length is not None and request.length > self.limits.body_bytes:
+        if opened.endless:
+            request.channel.expect_endless_body()
+        elif request.length is not None and request.length > self.limits.body_bytes:
             raise too_large(self.limits.body_bytes)
         coding = request.header("content-encoding").lower()
         if coding in ("", "identity"):

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from datetime import UTC
+from email.utils import parsedate_to_datetime
+
 import pytest
 
 from rowserve.server.limits import Limits
@@ -56,8 +59,7 @@ MALFORMED = {
     "list of hosts": b"GET /livez HTTP/1.1\r\nHost: a, b\r\n\r\n",
     "host with markup": b"GET /livez HTTP/1.1\r\nHost: <script>\r\n\r\n",
     "HTTP/0.9": b"GET /livez\r\n",
-    "HTTP/3.7": b"GET /livez HTTP/3.7\r\nHost: a\r\n\r\n",
-    "HTTP/1.2": b"GET /livez HTTP/1.2\r\nHost: a\r\n\r\n",
+    "no host in 1.2": b"GET /livez HTTP/1.2\r\n\r\n",
     "HTTP/1.10": b"GET /livez HTTP/1.10\r\nHost: a\r\n\r\n",
     "HTTP/01.1": b"GET /livez HTTP/01.1\r\nHost: a\r\n\r\n",
     "space behind the version": b"GET /livez HTTP/1.1 \r\nHost: a\r\n\r\n",
@@ -66,7 +68,11 @@ MALFORMED = {
     "no method": b" /livez HTTP/1.1\r\nHost: a\r\n\r\n",
     "target that is no ASCII": b"GET /\xff HTTP/1.1\r\nHost: a\r\n\r\n",
     "two empty lines in front": b"\r\n\r\nGET /livez HTTP/1.1\r\nHost: a\r\n\r\n",
-    "HTTP/2 preface": b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+    "target without a slash": b"GET livez HTTP/1.1\r\nHost: a\r\n\r\n",
+    "target of another scheme": b"GET ftp://a/livez HTTP/1.1\r\nHost: a\r\n\r\n",
+    "absolute target without an authority": b"GET http:///livez HTTP/1.1\r\nHost: a\r\n\r\n",
+    "authority for a target": b"CONNECT a:80 HTTP/1.1\r\nHost: a\r\n\r\n",
+    "asterisk for a target": b"GET * HTTP/1.1\r\nHost: a\r\n\r\n",
     "lower-case version": b"GET /livez http/1.1\r\nHost: a\r\n\r\n",
     "two spaces": b"GET  /livez HTTP/1.1\r\nHost: a\r\n\r\n",
     "bare LF everywhere": b"GET /livez HTTP/1.1\nHost: a\n\n",
@@ -87,6 +93,7 @@ def test_what_could_be_read_two_ways_is_refused_and_the_connection_closed(raw):
     assert reply.status == 400
     assert reply.headers["connection"] == "close"
     assert reply.headers["content-type"] == "application/problem+json"
+    assert parsedate_to_datetime(reply.headers["date"]).tzinfo is UTC
     assert reply.json["detail"]
     client.send(OK)  # whatever follows is thrown away, never answered
     assert client.wire.value() == b""
@@ -135,12 +142,108 @@ def test_broken_chunks_are_refused(path, body):
     assert client.wire.half_closed
 
 
-@pytest.mark.parametrize("raw", [b"GET /" + b"a" * 20_000, OK[:-2] + b"X: " + b"a" * 20_000])
-def test_large_headers_are_refused_before_they_end(raw):
+AT_ONCE = {
+    "bare LF behind the size": (b"2\n", 400),
+    "bare LF behind an extension": (b"2;a\n", 400),
+    "what is no size": (b"zz", 400),
+    "bare LF in the trailers": (b"0\r\nX: a\n", 400),
+    "what is no trailer": (b"0\r\n X", 400),
+    "one byte too many": (b"%x\r\n" % 1001, 413),
+    "all that can be said": (b"f" * 16 + b"\r\n", 413),
+    "too many in two": (b"1\r\na\r\n%x\r\n" % 1000, 413),
+}
+
+
+@pytest.mark.parametrize(("body", "status"), AT_ONCE.values(), ids=AT_ONCE.keys())
+@pytest.mark.parametrize("step", [1, 1000])
+def test_what_a_chunk_cannot_be_is_refused_at_once(body, status, step):
+    client = Server(Limits(body_bytes=1000)).connect()
+    client.send(head("POST", "/images/m", Transfer_Encoding="chunked", Content_Type="image/png"))
+    client.send(body, step=step)
+    assert client.reply().status == status
+    assert client.wire.half_closed
+
+
+def test_a_chunk_of_an_endless_body_has_no_limit_but_what_proxies_can_read():
+    server = Server(Limits(body_bytes=1000))
+    client = server.connect()
+    client.send(head("POST", "/rows/m", Transfer_Encoding="chunked") + b"%x\r\n" % 10**17 + b"[1, 2]\n")
+    assert client.wire.value().startswith(b"HTTP/1.1 200 ")
+    client = server.connect()
+    client.send(head("POST", "/rows/m", Transfer_Encoding="chunked") + b"%x\r\n" % 10**18)
+    assert client.reply().status == 413
+
+
+@pytest.mark.parametrize("raw", [b"GET /" + b"a" * 20_000, b"GET /" + b"a" * 20_000 + OK[5:]])
+def test_a_long_target_is_told_from_large_headers(raw):
     client = Server().connect()
     client.send(raw)
+    assert client.reply().status == 414
+    assert client.wire.half_closed
+
+
+def test_large_headers_are_refused_before_they_end():
+    client = Server().connect()
+    client.send(OK[:-2] + b"X: " + b"a" * 20_000)
     assert client.reply().status == 431
     assert client.wire.half_closed
+
+
+@pytest.mark.parametrize("version", ["0.9", "2.0", "3.7", "9.9"])
+@pytest.mark.parametrize("step", [1, 1000])
+def test_another_major_version_is_not_spoken(version, step):
+    client = Server().connect()
+    client.send(f"GET /livez HTTP/{version}\r\n".encode(), step=step)
+    reply = client.reply()
+    assert (reply.status, reply.headers["connection"]) == (505, "close")
+    assert "date" in reply.headers
+
+
+def test_the_preface_of_http_2_is_told_the_version():
+    client = Server().connect()
+    client.send(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n")
+    assert client.reply().status == 505
+
+
+@pytest.mark.parametrize("minor", [2, 9])
+def test_a_later_minor_version_is_read_as_the_one_that_is_known(minor):
+    client = Server().connect()
+    for _ in range(2):
+        client.send(OK.replace(b"1.1", b"1.%d" % minor))
+        assert client.wire.value().startswith(b"HTTP/1.1 200 ")
+        assert "connection" not in client.reply().headers
+
+
+OLD = b"POST /v1/models/m:predict HTTP/1.0\r\nContent-Length: 23\r\n"
+INSTANCES = b'{"instances": [[1, 2]]}'
+
+
+@pytest.mark.parametrize("wish", [b"keep-alive", b"Keep-Alive", b"TE, keep-alive"])
+def test_an_old_client_may_ask_for_the_connection_to_be_kept(wish):
+    client = Server().connect()
+    for _ in range(3):  # the second finds a head that is known
+        client.send(OLD + b"Connection: " + wish + b"\r\n\r\n" + INSTANCES)
+        assert client.wire.value().startswith(b"HTTP/1.0 200 ")
+        reply = client.reply()
+        assert reply.headers["connection"] == "keep-alive"
+        assert int(reply.headers["content-length"]) == len(reply.body)
+        assert not client.closed
+
+
+@pytest.mark.parametrize("wish", [b"", b"Connection: close\r\n", b"Connection: keep-alive, close\r\n"])
+def test_an_old_client_that_does_not_ask_is_closed(wish):
+    client = Server().connect()
+    client.send(OLD + wish + b"\r\n" + INSTANCES)
+    assert client.reply().headers["connection"] == "close"
+    assert client.closed
+
+
+def test_an_answer_without_a_length_ends_with_an_old_connection():
+    client = Server().connect()
+    client.send(b"POST /rows/m HTTP/1.0\r\nConnection: keep-alive\r\nContent-Length: 7\r\n\r\n[1, 2]\n")
+    reply = client.reply()
+    assert (reply.status, reply.headers["connection"]) == (200, "close")
+    assert client.closed
 
 
 def test_many_small_headers_are_counted_together():
@@ -155,6 +258,7 @@ def test_many_small_headers_are_counted_together():
         OK,
         b"\r\n" + OK,
         b"GET http://elsewhere/livez HTTP/1.1\r\nHost: a\r\n\r\n",
+        b"GET HTTPS://elsewhere:80/livez?a=b HTTP/1.1\r\nHost: a\r\n\r\n",
         b"GET /livez HTTP/1.0\r\n\r\n",
         b"GET /livez HTTP/1.1\r\nHost: [::1]:80\r\n\r\n",
         b"GET /livez HTTP/1.1\r\nHost:\r\n\r\n",
