@@ -140,7 +140,8 @@ class Answer:
             raise self.errors[index].anew()
         arrays = self.layout.unpack(packed)
         if self.alone:
-            arrays = {name: array[0] if array.shape[:1] == (1,) else array for name, array in arrays.items()}
+            # The dots: else a single string would come as it is, not as an array.
+            arrays = {name: array[0, ...] if array.shape[:1] == (1,) else array for name, array in arrays.items()}
         return arrays if names is None else {name: arrays[name] for name in names}
 
     def stacked(self, names: Iterable[str] | None = None) -> dict[str, Array]:

@@ -65,7 +65,7 @@ def write_rows(outputs: Mapping[str, Array]) -> bytes:
         text = write_array(name, array)
     else:
         count = len(next(iter(outputs.values())))
-        columns = {name: [write_array(name, array[i]) for i in range(count)] for name, array in outputs.items()}
+        columns = {name: [write_array(name, row) for row in split(array)] for name, array in outputs.items()}
         rows = [write_object({name: column[i] for name, column in columns.items()}) for i in range(count)]
         text = b"[%b]" % b",".join(rows)
     return b'{\n    "predictions": %b\n}' % text
@@ -122,5 +122,5 @@ def write_strings(array: Array, as_b64: bool) -> bytes:
 
 
 def split(array: Array) -> list[Array]:
-    """The array's parts along its first dimension, as arrays down to the last."""
-    return [array[i : i + 1].reshape(array.shape[1:]) for i in range(len(array))]
+    """The array's parts along its first dimension, as arrays down to the last: hence the dots."""
+    return [array[i, ...] for i in range(len(array))]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -132,6 +133,13 @@ def arithmetic_signature(width: int = 4, *, alone: str = "", name: str = "servin
     )
 
 
+def worded_signature(*, alone: str = "") -> Signature:
+    """The same, and word string [N] beside them: the sum as text."""
+    plain = arithmetic_signature(alone=alone)
+    word = TensorSpec("word", "string", (None,) if alone else (), batched=not alone)
+    return replace(plain, outputs=(*plain.outputs, word))
+
+
 class ArithmeticSession:
     """A model without TensorFlow: doubles its rows and sums them up. A row that holds BROKEN breaks its batch."""
 
@@ -150,7 +158,9 @@ class ArithmeticSession:
             raise RowBroken("a row holds the number that breaks")
         self.batches.append(rows.count)
         self.seen += x.tolist()
-        return {"double": x * np.float32(2), "sum": x.sum(axis=tuple(range(1, x.ndim))).astype(np.int64)}
+        sums = x.sum(axis=tuple(range(1, x.ndim))).astype(np.int64)
+        words = np.array([str(total).encode() for total in sums], object)
+        return {"double": x * np.float32(2), "sum": sums, "word": words}
 
     def close(self) -> None:
         self.closed = True

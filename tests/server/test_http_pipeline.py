@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from rowserve.graphs.rows import Rows
+from rowserve.graphs.signature import Signature
 from rowserve.handlers.items import ModelFace
 from rowserve.handlers.problem import Problem
 from rowserve.server.site import Api
@@ -40,9 +41,9 @@ class NumberDecoder:
 class RealServer(Server):
     """The HTTP side in front of a PipelineBench; `bench.run()` lets pool and graph work."""
 
-    def __init__(self, **limits: Any) -> None:
+    def __init__(self, *signatures: Signature, **limits: Any) -> None:
         super().__init__()
-        self.bench = PipelineBench(**limits)
+        self.bench = PipelineBench(*signatures, **limits)
         self.clock = self.bench.clock
         self.metrics = self.bench.metrics
         self.decoder = NumberDecoder()
