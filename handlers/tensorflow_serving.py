@@ -25,6 +25,7 @@ from rowserve.handlers.json_tensors import array_of
 from rowserve.handlers.json_values import JsonFault, fits
 from rowserve.handlers.problem import Problem
 from rowserve.handlers.tensorflow_serving_json import json_faults, read_document, write_columns, write_rows
+from rowserve.handlers.tensorflow_serving_last_dimension import as_answered, as_declared, as_written, rank_of
 from rowserve.handlers.tensorflow_serving_texts import (
     CONTENT_TYPE,
     element_text,
@@ -43,11 +44,13 @@ MANY = "input tensors required as per tensorinfo_map"
 
 @dataclass(frozen=True, slots=True)
 class PredictRequest:
-    """What a predict asks. `by_rows` is the form it came in, and so the form of its answer."""
+    """What a predict asks. `by_rows` is the form it came in, and so the form of its answer; `flat`: its inputs came
+    without their last dimension of 1, and so its outputs go."""
 
     signature: Signature
     items: list[Rows]
     by_rows: bool
+    flat: bool = False
 
 
 def read_predict(face: ModelFace, body: Buffer) -> PredictRequest:
@@ -91,11 +94,23 @@ def by_document(face: ModelFace, document: dict[str, Any]) -> PredictRequest:
     if "instances" in document and "inputs" in document:
         told = "Not formatted correctly expecting only one of 'inputs' or 'instances' keys to exist"
         raise invalid(f"JSON Value: {show(document)} {told}")
-    if "instances" in document:
-        return PredictRequest(signature, read_instances(signature, document["instances"]), True)
-    if "inputs" in document:
-        return PredictRequest(signature, [read_inputs(signature, document["inputs"])], False)
-    raise invalid("Missing 'inputs' or 'instances' key")
+    by_rows = "instances" in document
+    if not by_rows and "inputs" not in document:
+        raise invalid("Missing 'inputs' or 'instances' key")
+    value = document["instances" if by_rows else "inputs"]
+    written = as_written(signature, row_ranks(signature, value, by_rows))
+    items = read_instances(written, value) if by_rows else [read_inputs(written, value)]
+    flat = written is not signature
+    return PredictRequest(signature, [as_declared(signature, r) for r in items] if flat else items, by_rows, flat)
+
+
+def row_ranks(signature: Signature, value: Any, by_rows: bool) -> dict[str, int]:
+    """The rank of a row of each input that is there, by the first one."""
+    if by_rows and isinstance(value, list | LongList):
+        value = value.first() if isinstance(value, LongList) else value[0] if value else None
+    named = value if is_object(signature, value) else {spec.name: value for spec in signature.inputs[:1]}
+    lead = 0 if by_rows else 1
+    return {name: rank_of(each) - lead for name, each in named.items()}
 
 
 def signature_name(document: dict[str, Any]) -> str:
@@ -242,6 +257,8 @@ def encode_predict(request: PredictRequest, answer: Answer) -> Encoded:
 def whole_outputs(request: PredictRequest, answer: Answer) -> dict[str, Array]:
     """Every output with its leading dimension. Raises the first row's Problem, or ShapesDiffer."""
     outputs = answer.stacked()
+    if request.flat:
+        outputs = as_answered(request.signature, outputs)
     if request.by_rows and answer.alone and not request.signature.row_inputs and len(answer) == 1:
         return {name: np.expand_dims(array, 0) for name, array in outputs.items()}  # its one instance
     return outputs

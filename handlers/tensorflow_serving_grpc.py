@@ -21,6 +21,7 @@ from rowserve.handlers.items import Answer, ModelFace, Options, Question
 from rowserve.handlers.problem import Problem
 from rowserve.handlers.proto_wire import LENGTH, VARINT, WireFault, fields, head, number, signed, text, whole
 from rowserve.handlers.tensor_protos import PLAIN, Budget, TensorProtoFault, plain_parts, read_tensor, tensor_parts
+from rowserve.handlers.tensorflow_serving_last_dimension import as_answered, as_declared, as_written
 from rowserve.handlers.tensorflow_serving_texts import invalid
 from rowserve.handlers.tensors import rows_of, tensors_of
 
@@ -150,8 +151,11 @@ def predict_question(face: ModelFace, request: PredictRequest, options: Options,
             tensors[name] = read_tensor(memoryview(proto), budget)
         except TensorProtoFault as fault:
             raise TensorProtoFault(f"tensor parsing error: {name}: {fault.detail}", fault.status) from None
-    encode = partial(encode_predict, face, signature, tuple(request.outputs) or None)
-    return Question(signature, [rows_of(signature, tensors)], options, encode)
+    written = as_written(signature, {name: array.ndim - 1 for name, array in tensors.items()})
+    rows = rows_of(written, tensors)
+    flat = written is not signature
+    encode = partial(encode_predict, face, signature, tuple(request.outputs) or None, flat)
+    return Question(signature, [as_declared(signature, rows) if flat else rows], options, encode)
 
 
 def check_names(signature: Signature, request: PredictRequest) -> None:
@@ -182,11 +186,16 @@ def braces(names: Iterable[str]) -> str:
     return "{" + ",".join(sorted(names)) + "}"
 
 
-def encode_predict(face: ModelFace, signature: Signature, names: tuple[str, ...] | None, answer: Answer) -> bytes:
-    """A PredictResponse. Raises the first bad row's Problem."""
-    outputs = plain_rows(signature, answer)
+def encode_predict(
+    face: ModelFace, signature: Signature, names: tuple[str, ...] | None, flat: bool, answer: Answer
+) -> bytes:
+    """A PredictResponse; `flat`: the inputs came without their last dimension of 1. Raises the first bad row's
+    Problem."""
+    outputs = [] if flat else plain_rows(signature, answer)
     if not outputs:
         named = tensors_of(answer, names)
+        if flat:
+            named = as_answered(signature, named)
         outputs = [part for name, array in named.items() for part in output_parts(name, array)]
     return b"".join((*outputs, spec_field(face.name, face.version, signature.name)))
 

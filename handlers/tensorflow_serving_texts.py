@@ -62,7 +62,7 @@ def fault_text(fault: JsonFault) -> str:
     value, wanted, level = fault.value, fault.wanted, fault.level
     match fault.kind:
         case "level":
-            text = f"JSON Value: {show(value)} found at incorrect level: {level + 1} in the JSON DOM."
+            text = f"JSON Value: {show(value)} found at incorrect level: {level} in the JSON DOM."
             text += f" Expected at level: {wanted}"
         case "depth":
             text = f"Encountered list at unexpected level: {level} expected < {wanted}"

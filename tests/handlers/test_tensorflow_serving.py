@@ -141,14 +141,14 @@ def test_nan_and_what_follows_the_document_are_allowed():
         ({"instances": [{"x": [1, None]}]}, (f"element: 0 key: x {INVALID} JSON Value: null Type: Null"
           " is not of expected type: float (at instances[0].x[1])")),
         ({"instances": [[1, 2], [1, 2, 3]]}, "Encountered list at unexpected size: 3 at level: 0 expected size: 2"),
-        ({"instances": [[1, 2], 5]}, "JSON Value: 5 found at incorrect level: 1 in the JSON DOM. Expected at level: 1"),
+        ({"instances": [[1, 2], 5]}, "JSON Value: 5 found at incorrect level: 0 in the JSON DOM. Expected at level: 1"),
         ({"instances": [[1, [2]]]}, "Encountered list at unexpected level: 1 expected < 1"),
         ({"instances": [[1, True]]}, "JSON Value: true Type: True is not of expected type: float"),
         ({"instances": [[1, 1e39]]}, "is not of expected type: float"),
         ({"inputs": {"y": 1}}, "Missing named input: x in 'inputs' object."),
         ({"inputs": [[1, "2"]]}, 'JSON Value: "2" Type: String is not of expected type: float (at inputs[0][1])'),
         ({"inputs": {"x": [[1, []]]}}, "(at inputs.x[0][1])"),
-        ({"inputs": 5}, "found at incorrect level: 1"),
+        ({"inputs": 5}, "found at incorrect level: 0 in the JSON DOM. Expected at level: 2"),
     ],
 )  # fmt: skip
 def test_the_words_for_what_is_wrong(body: Any, words: str):
