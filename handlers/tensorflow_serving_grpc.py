@@ -34,7 +34,7 @@ MOST_NAMES = 4096
 
 @dataclass(frozen=True, slots=True)
 class ModelSpec:
-    """Which model a request wants; `version` None is the latest. A `label` names a version in words."""
+    """Which model a request wants; `version` None, or 0, is the latest. A `label` names a version in words."""
 
     name: str
     version: int | None = None

@@ -26,7 +26,8 @@ DT = {"float16": "DT_HALF", "float32": "DT_FLOAT", "float64": "DT_DOUBLE"}
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """What a request asks for: `verb` is predict, classify, regress, metadata or status; no `version` is the latest."""
+    """What a request asks for: `verb` is predict, classify, regress, metadata or status; no `version`, or
+    0, is the latest."""
 
     verb: str
     model: str

@@ -88,11 +88,11 @@ def element_text(index: int, key: str, text: str) -> str:
 
 def servable_not_found(name: str, version: int | None) -> Problem:
     """404 of a request to a model that is not served."""
-    wanted = f"Latest({name})" if version is None else f"Specific({name}, {version})"
+    wanted = f"Specific({name}, {version})" if version else f"Latest({name})"
     return Problem(404, f"Servable not found for request: {wanted}")
 
 
 def status_not_found(name: str, version: int | None) -> Problem:
     """404 of a question for the status of a model that is not known."""
-    wanted = "any versions" if version is None else f"version {version}"
+    wanted = f"version {version}" if version else "any versions"
     return Problem(404, f"Could not find {wanted} of model {name}")

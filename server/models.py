@@ -155,11 +155,19 @@ class Models:
             raise Problem(404, f"there is no model {name!r}; there is: {plain_names(sorted(self._states))}")
         return [self._states[name][version] for version in sorted(self._states[name], reverse=True)]
 
+    def asked(self, name: str, version: int | None = None) -> list[ModelState]:
+        """The versions that a question for states is about, the highest first: all, one, or for 0 the one that answers
+        by default. Any thread."""
+        states = [state for state in self.states() if state.name == name]
+        if version == 0:
+            return [next((state for state in states if state.state == "ready"), states[0])] if states else []
+        return [state for state in states if version in (None, state.version)]
+
     def find(self, name: str, version: int | None = None) -> ServedModel:
-        """The model that answers; any thread, as it only reads. Raises Problem 404, or 503 while it loads or when it is
-        broken."""
+        """The model that answers, by default (None, or 0, as some clients write it) or in one version; any thread, as
+        it only reads. Raises Problem 404, or 503 while it loads or when it is broken."""
         states = self.versions(name)
-        if version is not None:
+        if version:
             states = [state for state in states if state.version == version]
             if not states:
                 there = plain_names(state.version for state in self.versions(name))

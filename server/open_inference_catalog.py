@@ -29,7 +29,7 @@ UNSUPPORTED = {
 
 
 def find(models: Models, name: str, version: str = "") -> ServedModel:
-    """The model that answers; without a version, the latest. Raises Problem 404 in Triton's words, or 503."""
+    """The model that answers; of no version, or 0, the latest. Raises Problem 404 in Triton's words, or 503."""
     try:
         return models.find(name, version_number(version) if version else None)
     except Problem as problem:
@@ -57,7 +57,7 @@ def serving(served: ServedModel) -> Serving:
 def figures(models: Models, metrics: Metrics, name: str = "", version: str = "") -> list[ModelFigures]:
     """The statistics of one version, of all of a name, or of all there are. Raises Problem 404 or 503."""
     if version:
-        find(models, name, version)
+        version = str(find(models, name, version).face.version)
     elif name and not any(state.name == name for state in models.states()):
         raise unknown_model(name)
     return [

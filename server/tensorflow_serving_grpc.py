@@ -107,9 +107,7 @@ class TensorFlowServing:
         """The states of a model's versions."""
         spec = read_status_request(message)
         version = numbered(spec)
-        states = [state for state in self._models.states() if state.name == spec.name]
-        if version is not None:
-            states = [state for state in states if state.version == version]
+        states = self._models.asked(spec.name, version)
         if not states:
             raise status_not_found(spec.name, version)
         return encode_status(version_state(state) for state in states)

@@ -98,9 +98,7 @@ def ask_examples(api: Api, request: ApiRequest, verb: str) -> Opened:
 def get_status(api: Api, request: ApiRequest, **_: str) -> Encoded:
     """The states of a model's versions."""
     asked = servable(request)
-    states = [state for state in api.models.states() if state.name == asked.model]
-    if asked.version is not None:
-        states = [state for state in states if state.version == asked.version]
+    states = api.models.asked(asked.model, asked.version)
     if not states:
         raise status_not_found(asked.model, asked.version)
     return tensorflow_serving_models.encode_status(version_state(state) for state in states)

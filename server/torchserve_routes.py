@@ -98,10 +98,10 @@ def get_models(api: Api, request: ApiRequest) -> Opened:
 @TABLE.route("GET", "/models/<model>[/<version>]", "TorchServe's description of a model.", statuses=(404,))
 def get_model(api: Api, request: ApiRequest, model: str, version: str | None = None) -> Opened:
     """The version that answers, or the one that is named."""
-    states = versions(api, model)
-    if version is None:
-        return encode_models([account(next((state for state in states if state.state == "ready"), states[0]))])
-    chosen = [state for state in states if str(state.version) == whole(version)]
+    versions(api, model)
+    if version is None or whole(version) == "0":
+        return encode_models([account(state) for state in api.models.asked(model, 0)])
+    chosen = [state for state in api.models.asked(model) if str(state.version) == whole(version)]
     if not chosen:
         raise version_not_found(model, version)
     return encode_models([account(state) for state in chosen])

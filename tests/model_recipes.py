@@ -78,6 +78,13 @@ def linear(folder: Path) -> Path:
 
 
 @recipe
+def half_plus_two(folder: Path) -> Path:
+    """x [N,1] -> y [N,1], x / 2 + 2: TensorFlow Serving's first example."""
+    tf = tensorflow()
+    return save(folder, lambda x: {"y": x / 2 + 2}, {"x": ([None, 1], tf.float32)})
+
+
+@recipe
 def two_outputs(folder: Path) -> Path:
     """x [N,4] -> scores [N,3] float32, best [N] int64."""
     tf = tensorflow()

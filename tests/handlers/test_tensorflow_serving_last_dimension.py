@@ -135,9 +135,7 @@ def message(array: Any, *, typed: bool = True) -> bytes:
 def test_grpc_alike() -> None:
     array = np.array([1, 2, 5], np.float32)
     for flat in (True, False):
-        question = predict_question(
-            face(HALF), read_grpc(message(array if flat else array[:, None])), Options(), ROOM
-        )
+        question = predict_question(face(HALF), read_grpc(message(array if flat else array[:, None])), Options(), ROOM)
         (rows,) = question.items
         assert isinstance(rows, Rows)
         assert rows.arrays["x"].shape == (3, 1)

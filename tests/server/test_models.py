@@ -44,6 +44,17 @@ def test_what_does_not_answer_says_why(models, name, version, status, says):
     assert fault.value.status == status
 
 
+def test_version_0_is_the_one_that_answers_by_default(models):
+    assert models.find("cats", 0) is models.find("cats")
+    assert [state.version for state in models.asked("cats", 0)] == [1]
+    assert [state.version for state in models.asked("cats")] == [2, 1]
+    assert [state.version for state in models.asked("cats", 2)] == [2]
+    assert [state.version for state in models.asked("dogs", 0)] == [1]
+    assert models.asked("birds", 0) == []
+    with pytest.raises(Problem, match="no model"):
+        models.find("birds", 0)
+
+
 def test_ready_means_that_nothing_loads_any_more_and_something_answers(models):
     assert not models.ready
     next(state for state in models.states() if state.state == "loading").state = "broken"
