@@ -75,12 +75,17 @@ class Lifecycle:
     def handle_signals(
         self, call_from_signal: Callable[..., Any], install: Callable[..., Any] = signal.signal
     ) -> None:
-        """SIGTERM and SIGINT stop the server. `call_from_signal` is the reactor's callFromThread.
+        """SIGTERM and SIGINT stop the server, SIGHUP does nothing. `call_from_signal` is the reactor's callFromThread.
 
         To be called when the reactor runs: at its start it installs handlers of its own.
         """
         for number in SIGNALS:
             install(number, lambda number, _frame: call_from_signal(self.signalled, number))
+        install(signal.SIGHUP, lambda _number, _frame: call_from_signal(self.hung_up))
+
+    def hung_up(self) -> None:
+        """SIGHUP has come: a terminal was closed, or somebody wants settings to be read again."""
+        self._log.warn("SIGHUP is ignored: models and settings are read at start only")
 
     def signalled(self, number: int) -> None:
         """A signal has come."""

@@ -9,7 +9,7 @@ import pytest
 from twisted.internet.defer import Deferred
 
 from rowserve.server.lifecycle import Lifecycle
-from tests.http_doubles import FORM, Server, form, head
+from tests.http_doubles import FORM, Server, form, head, logged
 
 
 class Stage:
@@ -140,3 +140,16 @@ def test_signals_are_passed_to_the_reactor(number):
     call, args = queue.pop()
     call(*args)
     assert stage.events == ["closed port", "flush"]
+
+
+def test_a_hangup_is_a_line_in_the_log_and_nothing_else():
+    stage = Stage()
+    handlers: dict[int, Any] = {}
+    queue: list[Any] = []
+    stage.lifecycle.handle_signals(lambda call, *args: queue.append((call, args)), handlers.__setitem__)
+    handlers[signal.SIGHUP](signal.SIGHUP, None)
+    call, args = queue.pop()
+    with logged() as events:
+        call(*args)
+    assert stage.events == []
+    assert ["SIGHUP" in event["log_format"] for event in events] == [True]
