@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import socket
 import threading
 from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import Future
@@ -40,6 +41,25 @@ PATIENT = 1e6  # seconds: until somebody calls `abort`
 # it: once no handler runs, answers on their way out have so many seconds.
 LINGER = 5.0
 END_SECONDS = 5.0
+
+
+def try_to_bind(address: str) -> None:
+    """Raises OSError with the system's reason where nothing can listen: gRPC would print that to stderr, and raise
+    without it."""
+    host, _, port = address.rpartition(":")
+    try:
+        found = socket.getaddrinfo(host.strip("[]"), int(port), type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        family, kind, _, _, where = found[0]
+        with socket.socket(family, kind) as trial:
+            trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            trial.bind(where)
+    except OSError as error:
+        raise cannot_listen(address, error.strerror or error) from None
+
+
+def cannot_listen(address: str, why: object) -> OSError:
+    """The error for people."""
+    return OSError(f"cannot listen on {address}: {why}; name another with --grpc HOST:PORT")
 
 
 class GrpcLane:
@@ -79,7 +99,9 @@ class GrpcLane:
     # On the reactor thread
 
     def start(self, address: str) -> int:
-        """Listens on HOST:PORT and gives the port. Waits some milliseconds for the lane. Raises OSError."""
+        """Listens on HOST:PORT and gives the port. Waits some milliseconds for the lane. Raises OSError, whose text is
+        for people."""
+        try_to_bind(address)
         self._thread.start()
         if self._one_core is not None:
             self._one_core.watch(lambda: Work(self._calls))
@@ -88,7 +110,7 @@ class GrpcLane:
             return port
         except RuntimeError as error:
             self._end()
-            raise OSError(f"cannot listen on {address}: {error}") from None
+            raise cannot_listen(address, error) from None
 
     def drain(self) -> None:
         """No further calls; those that run are finished."""

@@ -45,6 +45,21 @@ def test_a_taken_port_is_told_in_one_line(tmp_path: Path, cache: list[str]) -> N
     assert "--listen" in one_line(done.stderr)
 
 
+@pytest.mark.parametrize("fault", ["in use", "not ours", "no such host"])
+def test_a_grpc_port_that_cannot_be_had_is_told_in_one_line(tmp_path: Path, cache: list[str], fault: str) -> None:
+    pytest.importorskip("grpc")
+    model = arithmetic_model(tmp_path / "model")
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        address = {"in use": f"127.0.0.1:{port}", "not ours": "192.0.2.1:0", "no such host": "none.invalid:0"}[fault]
+        done = rowserve("serve", "--model", f"m={model}", "--listen", "127.0.0.1:0", "--grpc", address, *cache)
+    assert done.returncode == 2
+    assert f"cannot listen on {address}: " in one_line(done.stderr)
+    assert "--grpc" in one_line(done.stderr)
+
+
 @pytest.mark.parametrize("command", ["serve", "infer"])
 @pytest.mark.parametrize("fault", ["missing", "empty", "no model", "bad card"])
 def test_a_folder_that_is_no_model_is_told_in_one_line(
