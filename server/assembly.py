@@ -60,6 +60,7 @@ class Assembly:
         self.metrics.cache_stats = lambda: self.cache.stats
         self.metrics.queue_rows = lambda: sum(s.model.batcher.rows for s in self.models.states() if s.model)
         self.metrics.alone = self._alone
+        self.metrics.models = self.models.states
         self.pool.start()
         self.one_core.start()
 

@@ -15,11 +15,13 @@ from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamil
 from prometheus_client.registry import Collector
 
 from rowserve.handlers.items import Outcome
+from rowserve.server.models import STATES
 from rowserve.server.request_times import RequestTimes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
+    from rowserve.server.models import ModelState
     from rowserve.server.stall import StallGauge
 
 CONTENT_TYPE = CONTENT_TYPE_LATEST
@@ -130,14 +132,15 @@ class BatchCounts:
 class Metrics:
     """All figures of one server, in a registry of its own.
 
-    `queue_rows`, `cache_stats` and `alone` (model, version, signature of those whose requests run alone) are called at
-    a scrape, `stall` is read at one. All may stay unset.
+    `queue_rows`, `cache_stats`, `models` and `alone` (model, version, signature of those whose requests run alone) are
+    called at a scrape, `stall` is read at one. All may stay unset.
     """
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
         self.queue_rows: Callable[[], int] = lambda: 0
         self.cache_stats: Callable[[], Any] = lambda: None
+        self.models: Callable[[], Iterable[ModelState]] = lambda: ()
         self.alone: Callable[[], Iterable[tuple[str, str, str]]] = lambda: ()
         self.stall: StallGauge | None = None
         self._rows: dict[tuple[str, str, str], RowCounts] = {}
@@ -201,6 +204,7 @@ class RowCollector(Collector):
                 batches.add_metric((model, str(version), reason), number)
         yield batches
         yield gauge("queue_rows", "Rows that wait for a session call.", self._metrics.queue_rows())
+        yield model_states(self._metrics.models())
         alone = GaugeMetricFamily(
             "rowserve_signature_alone",
             "1 for a signature whose requests run one at a time, uncached: its answers are not those of single rows.",
@@ -230,6 +234,16 @@ class RowCollector(Collector):
             reasons.update(counts.reasons)
         yield from (asked, rows, pending)
         yield counter("rows_failed", "Rows that failed, by reason.", "reason", dict(sorted(reasons.items())))
+
+
+def model_states(models: Iterable[ModelState]) -> GaugeMetricFamily:
+    """1 for the state that each version is in, 0 for those it is not in."""
+    labels = ("model", "version", "state")
+    family = GaugeMetricFamily("rowserve_model_state", "1 for the state a model version is in.", labels=labels)
+    for model in models:
+        for state in STATES:
+            family.add_metric((model.name, str(model.version), state), model.state == state)
+    return family
 
 
 def gauge(name: str, text: str, value: float) -> GaugeMetricFamily:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from rowserve.server.batcher import Batcher
     from rowserve.server.metrics import Metrics, RowCounts
 
+STATES = ("loading", "ready", "broken")
 NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,63}")
 
 
@@ -102,11 +103,12 @@ class ServedModel:
 
 @dataclass
 class ModelState:
-    """A version's state, as /readyz and TensorFlow Serving's status tell it. `fault` says why it is broken."""
+    """A version's state, one of STATES, as /readyz and TensorFlow Serving's status tell it. `fault` says why it is
+    broken."""
 
     name: str
     version: int
-    state: str = "loading"  # loading | ready | broken
+    state: str = "loading"
     fault: str = ""
     model: ServedModel | None = None
     changed: Callable[[], None] | None = None

@@ -28,6 +28,7 @@ OUTPUTS = Parameter("outputs", "Names of outputs, separated by commas, to be giv
 SIGNATURE = Parameter("signature", "The signature; serving_default, or the only one, where it is not given.")
 PRIORITY = Parameter("priority", "bulk fills what interactive requests leave.", ("interactive", "bulk"))
 SYNC = Parameter("sync", "1: the last line comes after all rows are on disk.", ("0", "1"))
+STRICT = Parameter("strict", "1: a model that did not load makes the server unready.")
 
 TABLE = RouteTable("native", fault=native_fault, faults=PROBLEM)
 PROBES = RouteTable("probes", fault=native_fault)  # whose 503 is a state, not a problem
@@ -85,10 +86,11 @@ def get_livez(api: Api, request: ApiRequest) -> Opened:
     return probes.livez(api.health())
 
 
-@PROBES.route("GET", "/readyz", "Whether all models are loaded and warmed.", statuses=(503,))
+@PROBES.route("GET", "/readyz", "Whether all models are loaded and warmed.", query=(STRICT,), statuses=(503,))
 def get_readyz(api: Api, request: ApiRequest) -> Opened:
     """Whether requests should be sent here, and the state of each model."""
-    return probes.readyz(api.models, api.draining)
+    strict = request.query.get("strict", ["0"]) != ["0"]  # a probe that writes it otherwise is not to be calmed
+    return probes.readyz(api.models, api.draining, strict)
 
 
 @TABLE.route("GET", "/metrics", "Prometheus' figures.", gives=TEXT)

@@ -19,16 +19,16 @@ def livez(fault: str) -> Encoded:
     return encoded(503 if fault else 200, {"live": not fault, **({"fault": fault} if fault else {})})
 
 
-def readyz(models: Models, draining: bool) -> Encoded:
+def readyz(models: Models, draining: bool, strict: bool = False) -> Encoded:
     """200 once everything is loaded and warmed; 503 before that and as soon as the server stops.
 
     Names each version's state. A broken model does not keep the others from serving: it does not make the server
-    unready.
+    unready, but for who asks to be `strict`.
     """
     states = list(models.states())
     if draining:
         state = "draining"
-    elif models.ready:
+    elif models.ready and not (strict and any(each.state == "broken" for each in states)):
         state = "ready"
     elif any(each.state == "loading" for each in states):
         state = "loading"

@@ -257,6 +257,36 @@ def test_readiness_names_each_version_and_its_state():
     assert (reply.status, reply.json["state"]) == (503, "draining")
 
 
+@pytest.mark.parametrize(
+    ("query", "state", "status"),
+    [
+        ("?strict=1", "broken", 503),
+        ("?strict=true", "broken", 503),
+        ("?strict=0", "broken", 200),
+        ("", "broken", 200),
+        ("?strict=1", "ready", 200),
+        ("?strict=1", "loading", 503),
+    ],
+)
+def test_a_strict_probe_is_not_content_while_any_model_is_broken(query, state, status):
+    server = Server()
+    server.models.expect("other", 1).state = state
+    reply = server.request("GET", f"/readyz{query}")
+    assert (reply.status, reply.json["ready"]) == (status, status == 200)
+    assert reply.json["state"] == ("ready" if status == 200 else state)
+
+
+def test_a_metric_has_each_models_state():
+    server = Server()
+    server.metrics.models = server.models.states
+    server.models.expect("other", 7).state = "broken"
+    told = {key: value for key, value in server.figures().items() if key.startswith("rowserve_model_state")}
+    assert len(told) == 3 * 3
+    assert sum(told.values()) == 3
+    assert told['rowserve_model_state{model="other",state="broken",version="7"}'] == 1
+    assert told['rowserve_model_state{model="m",state="broken",version="2"}'] == 0
+
+
 def test_rows_add_up_at_every_scrape():
     server = Server()
     server.pipeline.holding = True
