@@ -1,26 +1,34 @@
-"""Requests to try, as `rowserve serve` prints them: one a signature, as a shell takes them. Any thread."""
+"""Requests to try, as `rowserve serve` prints them: one a signature, as any shell takes them. Any thread.
+
+None names a file that may not be there: without photos, a picture of one pixel is made by the line itself, and so is a
+row that is too long to print.
+"""
 
 from __future__ import annotations
 
+import json
+import math
+import shlex
 from collections.abc import Iterator
+from urllib.parse import quote
 
-from rowserve.graphs.signature import Signature
+from rowserve.graphs.signature import Signature, TensorSpec
 from rowserve.handlers.items import ModelFace
 from rowserve.handlers.problem import Problem
 
 SHOWN_ELEMENTS = 16
+PIXEL = "R0lGODlhAQABAIAAAAUEBAAAACwAAAAAAQABAAACAkQBADs="
 
 
 def examples(face: ModelFace, url: str, photos: tuple[str, ...]) -> Iterator[str]:
-    """Requests to try, as a shell takes them."""
+    """A line for each signature."""
     for signature in face.signatures.values():
-        query = "" if signature == default(face) else f"?signature={signature.name}"
+        query = "" if signature == default(face) else f"?signature={quote(signature.name)}"
         decoder = face.decoders.get(signature.name)
         if decoder is not None and not isinstance(decoder, Problem):
-            parts = " ".join(f"-F file=@{photo}" for photo in photos or ("picture.jpg",))
-            yield f"curl {parts} {url}/images/{face.name}{query}"
+            yield upload(f"{url}/images/{face.name}{query}", photos)
         else:
-            yield f"curl --data-binary {example_row(signature)} {url}/rows/{face.name}{query}"
+            yield send_row(f"{url}/rows/{face.name}{query}", signature)
 
 
 def default(face: ModelFace) -> Signature | None:
@@ -31,20 +39,52 @@ def default(face: ModelFace) -> Signature | None:
         return None
 
 
-def example_row(signature: Signature) -> str:
-    """A row of ones, where it is small enough to read."""
-    values: dict[str, str] = {}
+def upload(url: str, photos: tuple[str, ...]) -> str:
+    """Uploads the photos, or a pixel."""
+    if not photos:
+        return f"echo {PIXEL} | base64 -d | curl -F 'file=@-;filename=pixel.gif' {shlex.quote(url)}"
+    parts = " ".join(f"-F {shlex.quote(f'file=@{photo}')}" for photo in photos)
+    return f"curl {parts} {shlex.quote(url)}"
+
+
+def send_row(url: str, signature: Signature) -> str:
+    """Sends a row of ones."""
+    if sum(math.prod(sizes(spec)) for spec in signature.inputs) <= SHOWN_ELEMENTS:
+        return f"curl --data-binary {shlex.quote(row_of_ones(signature))} {shlex.quote(url)}"
+    program = f"import json; print(json.dumps({expression(signature)}))"
+    return f"python3 -c {shlex.quote(program)} | curl --data-binary @- {shlex.quote(url)}"
+
+
+def row_of_ones(signature: Signature) -> str:
+    """As JSON; strings are "text", a size that is free is 1."""
+    values = {}
     for spec in signature.inputs:
-        shape = [size or 1 for size in spec.shape or ()]
-        elements = 1
-        for size in shape:
-            elements *= size
-        if elements > SHOWN_ELEMENTS:
-            return "@rows.jsonl"
-        text = '"text"' if spec.dtype == "string" else "true" if spec.dtype == "bool" else "1"
-        for size in reversed(shape):
-            text = "[" + ",".join([text] * size) + "]"
-        values[spec.name] = text
-    if len(values) == 1:
-        return f"'{next(iter(values.values()))}'"
-    return "'{" + ",".join(f'"{name}":{text}' for name, text in values.items()) + "}'"
+        value: object = one(spec)
+        for size in reversed(sizes(spec)):
+            value = [value] * size
+        values[spec.name] = value
+    row = values if len(values) != 1 else next(iter(values.values()))
+    return json.dumps(row, ensure_ascii=False, separators=(",", ":"))
+
+
+def expression(signature: Signature) -> str:
+    """The same row as Python makes it: of few characters, however many its elements."""
+    texts = {}
+    for spec in signature.inputs:
+        text = repr(one(spec))
+        for size in reversed(sizes(spec)):
+            text = f"[{text}] * {size}"
+        texts[spec.name] = text
+    if len(texts) == 1:
+        return next(iter(texts.values()))
+    return "{" + ", ".join(f"{name!r}: {text}" for name, text in texts.items()) + "}"
+
+
+def one(spec: TensorSpec) -> object:
+    """An element."""
+    return "text" if spec.dtype == "string" else True if spec.dtype == "bool" else 1
+
+
+def sizes(spec: TensorSpec) -> list[int]:
+    """A row's sizes."""
+    return [size or 1 for size in spec.shape or ()]

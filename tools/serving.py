@@ -111,10 +111,24 @@ class Server:
         grace = Seconds.parse(self._config.limits.stop)
         lifecycle = Lifecycle(self._reactor, self._ports, self._doors, self._sync, self._leave, grace)
         lifecycle.handle_signals(self._reactor.callFromThread)
-        loading = gatherResults([assembly.add(source) for source in sources])
+        loading = gatherResults([self._load(source) for source in sources])
         loading.addCallback(self._loaded)
         loading.addErrback(self._crashed)
         return await self._left
+
+    def _load(self, source: ModelSource) -> Deferred[ModelState]:
+        """Loads a version, and says when that begins and ends; why one is broken is a line in the log."""
+        version = f"{source.name} version {source.version}"
+        began = self._reactor.seconds()
+
+        def loaded(state: ModelState) -> ModelState:
+            if state.model is not None:
+                say(f"{version} is ready after {self._reactor.seconds() - began:.1f} s")
+            return state
+
+        if not source.fault:
+            say(f"loading {version} from {source.path}")
+        return self._assembly.add(source).addCallback(loaded)
 
     async def _listen(self, api: Api, address: Address) -> None:
         site = ApiSite(api, address.profile)
@@ -147,6 +161,7 @@ class Server:
         say(f"serving {len(ready)} model{'s' if len(ready) > 1 else ''}{without} on {self._urls[0]}")
         for url in self._urls[1:]:
             say(f"  and on {url}")
+        say("requests to try:")
         for face in ready:
             for line in examples(face, self._urls[0].partition(" ")[0], self._photos):
                 click.echo(f"  {line}", err=True)

@@ -36,6 +36,7 @@ def test_the_demo_serves_until_it_is_told_to_stop(tmp_path: Path) -> None:
         while "serving 1 model on http://127.0.0.1:" not in "".join(said[-1:]):
             said.append(process.stderr.readline().decode())
             assert said[-1], said
+        assert "requests to try" in process.stderr.readline().decode()
         assert "curl -F file=@" in process.stderr.readline().decode()
         process.terminate()
         assert process.wait(60) == 0

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import shutil
+import signal
 import socket
 import subprocess
 import sys
 from contextlib import suppress
+from itertools import islice
 from pathlib import Path
 from urllib.request import urlopen
 
@@ -15,7 +19,7 @@ import pytest
 
 from rowserve.graphs.signature import Signature, TensorSpec
 from rowserve.server.engine_threads import PATIENCE
-from rowserve.tools.example_requests import example_row
+from rowserve.tools.example_requests import row_of_ones, send_row
 from tests.tools.digits_server import digits_models
 from tests.tools.processes import REAL, SERVING, arithmetic_model, one_line, rowserve, server, started
 
@@ -87,7 +91,11 @@ def test_a_corrupt_model_is_told_in_one_line(tmp_path: Path, cache: list[str], c
     arguments = ["--model", f"m={model}", "--listen", "127.0.0.1:0"] if command == "serve" else [str(model)]
     done = rowserve(command, *arguments, *cache, lines=b"[1]\n", program=REAL)
     assert (done.returncode, done.stdout) == (2, b"")
-    assert str(model) in one_line(done.stderr)
+    said = done.stderr
+    if command == "serve":
+        first, said = said.split(b"\n", 1)
+        assert first.startswith(b"rowserve: loading m ")
+    assert str(model) in one_line(said)
 
 
 def test_one_broken_model_does_not_keep_the_others_from_serving(tmp_path: Path, cache: list[str]) -> None:
@@ -104,7 +112,7 @@ def test_a_server_listens_on_several_addresses(tmp_path: Path) -> None:
     more = ("--listen", "127.0.0.1:0,profile=kserve", "--model", f"m={model}", "--cache", str(tmp_path / "cache"))
     with started("serve", "--listen", "127.0.0.1:0", *more, stdin=subprocess.DEVNULL) as process:
         assert process.stderr is not None
-        told = [process.stderr.readline().decode() for _ in range(2)]
+        told = [line.decode() for line in islice(process.stderr, 4)][2:]  # first that the model loads, and is ready
         assert "(profile kserve)" in told[1]
         for line in told:
             url = line.split(" on ")[1].split()[0]
@@ -119,7 +127,7 @@ def test_grpc_has_an_address_of_its_own(tmp_path: Path) -> None:
     more = ("--grpc", "127.0.0.1:0", "--model", f"m={model}", "--cache", str(tmp_path / "cache"))
     with started("serve", "--listen", "127.0.0.1:0", *more, stdin=subprocess.DEVNULL) as process:
         assert process.stderr is not None
-        told = [process.stderr.readline().decode() for _ in range(2)]
+        told = [line.decode() for line in islice(process.stderr, 4)][2:]
         with grpc.insecure_channel(told[1].split("grpc://")[1].strip()) as channel:
             assert channel.unary_unary("/grpc.health.v1.Health/Check")(b"", timeout=30) == b"\x08\x01"
         process.terminate()
@@ -158,6 +166,36 @@ def test_an_address_that_is_none_is_refused(tmp_path: Path, listen: str, complai
 
 def test_the_example_row_is_one_that_the_model_takes() -> None:
     pair = (TensorSpec("a", "float32", (2, 2)), TensorSpec("b", "string", ()))
-    assert json.loads(example_row(Signature("s", pair, ())).strip("'")) == {"a": [[1, 1], [1, 1]], "b": "text"}
-    assert example_row(Signature("s", (TensorSpec("x", "bool", (None,)),), ())) == "'[true]'"
-    assert example_row(Signature("s", (TensorSpec("x", "float32", (224, 224, 3)),), ())) == "@rows.jsonl"
+    assert json.loads(row_of_ones(Signature("s", pair, ()))) == {"a": [[1, 1], [1, 1]], "b": "text"}
+    assert row_of_ones(Signature("s", (TensorSpec("x", "bool", (None,)),), ())) == "[true]"
+
+
+def test_a_long_example_row_is_made_by_the_line_itself() -> None:
+    inputs = (TensorSpec("it's", "float32", (30, 2)), TensorSpec("b", "bool", (1,)), TensorSpec('"', "string", ()))
+    for signature in (Signature("s", inputs, ()), Signature("s", inputs[:1], ())):
+        line = send_row("http://h/rows/m?signature=s", signature)
+        assert line.endswith(" | curl --data-binary @- 'http://h/rows/m?signature=s'")
+        made = subprocess.run(["sh", "-c", line.partition(" | curl")[0]], capture_output=True, check=True).stdout
+        assert json.loads(made) == json.loads(row_of_ones(signature))
+
+
+@pytest.mark.slow
+def test_it_tells_of_each_model_and_prints_requests_that_work_as_they_stand(tmp_path: Path, digits: Path) -> None:
+    models = digits_models(digits, tmp_path)
+    shutil.copytree(digits, models / "plain")  # whose card tells nothing of pictures: its line sends a row
+    arguments = ["--listen", "127.0.0.1:0", "--models", str(models), "--cache", str(tmp_path / "cache")]
+    with started("serve", *arguments, program=REAL, stdin=subprocess.DEVNULL) as process:
+        assert process.stderr is not None
+        said: list[str] = []
+        while len(tried := [line.strip() for line in said if "curl " in line]) < 2:
+            said.append(process.stderr.readline().decode())
+            assert said[-1], said
+        for name in ("digits", "plain"):
+            assert f"rowserve: loading {name} version 1 from {models / name / '1'}\n" in said
+            assert any(re.fullmatch(rf"rowserve: {name} version 1 is ready after \d+\.\d s\n", line) for line in said)
+        process.send_signal(signal.SIGHUP)
+        for line in tried:
+            done = subprocess.run(["sh", "-c", line], cwd=tmp_path, capture_output=True, text=True, check=True)
+            assert '"computed"' in done.stdout
+        process.terminate()
+        assert process.wait(30) == 0
