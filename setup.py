@@ -102,6 +102,7 @@ TEST = [
     "onnx>=1.19,<2",  # makes the models that openvino reads
     "pytest>=9,<10",
     "pytest-cov>=7,<8",
+    "pytest-xdist>=3.8,<4",
     "hypothesis>=6.140,<7",
     "setuptools>=77",  # tests/test_layout.py builds wheels
     "cython>=3.1,<4",
@@ -143,7 +144,7 @@ setup(
         "twisted>=26.4,<27",
         "klein>=24.8,<25",
         "treq>=25.5,<27",
-        "lmdb>=2.3,<4",
+        "lmdb>=3,<4",
         "numpy>=2.1,<3",
         "ml-dtypes>=0.5.1,<1",  # bfloat16 and its like as numpy dtypes
         "blake3>=1.0.5,<2",
@@ -158,7 +159,7 @@ setup(
         "msgspec>=0.20,<1",
         "platformdirs>=4.3,<5",
         "protobuf>=6.31.1,<7",
-        "flatbuffers>=25.9,<26",
+        "flatbuffers>=25.9.23,<26",
         "werkzeug>=3.1,<4",  # the map of routes under klein
         "zope.interface>=7,<9",  # twisted's
     ],

@@ -281,12 +281,24 @@ def test_what_a_module_always_imports_is_required(module: str) -> None:
 
 
 @cache
-def _required() -> frozenset[str]:
-    """The names in setup.py's install_requires."""
+def _requirements() -> tuple[Requirement, ...]:
+    """setup.py's install_requires."""
     for node in ast.walk(ast.parse((ROOT / "setup.py").read_text(encoding="utf-8"))):
         if isinstance(node, ast.keyword) and node.arg == "install_requires":
-            return frozenset(canonicalize_name(Requirement(each).name) for each in ast.literal_eval(node.value))
+            return tuple(Requirement(each) for each in ast.literal_eval(node.value))
     raise AssertionError("setup.py has no install_requires")
+
+
+@cache
+def _required() -> frozenset[str]:
+    return frozenset(canonicalize_name(each.name) for each in _requirements())
+
+
+def test_the_lowest_versions_that_are_tested_are_those_that_are_allowed() -> None:
+    lowest = [next(part.version for part in each.specifier if part.operator == ">=") for each in _requirements()]
+    allowed = [f"{each.name}=={version}" for each, version in zip(_requirements(), lowest, strict=True)]
+    lines = (ROOT / "tests" / "lowest.txt").read_text(encoding="utf-8").splitlines()
+    assert [line for line in lines if not line.startswith("#")] == allowed
 
 
 @cache

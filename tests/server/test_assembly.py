@@ -252,6 +252,7 @@ def test_a_remembered_description_that_cannot_be_read_is_made_anew(house, linear
 
 
 def test_rows_of_two_engines_never_meet(house, linear, tmp_path):
+    pytest.importorskip("openvino", reason="openvino is not installed")
     models = tmp_path / "models"
     for name, card in (("one", ""), ("other", 'engine = "openvino"')):
         shutil.copytree(linear, models / name / "1")
