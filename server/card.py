@@ -8,8 +8,10 @@ from typing import Literal
 import msgspec
 
 from rowserve.handlers.picture_settings import PictureCard
+from rowserve.server.field_names import explained
 from rowserve.server.units import Seconds
 
+PAGE = "docs/models.md"
 Trust = Literal["self-test", "rows"]
 Engine = Literal["tensorflow", "openvino"]
 Precision = Literal["f32", "bf16"]
@@ -89,4 +91,4 @@ def read_card(folder: Path) -> Card:
     except FileNotFoundError:
         return Card()
     except (msgspec.MsgspecError, ValueError, OSError) as error:
-        raise BadSettings(f"{file}: {error}") from None
+        raise BadSettings(f"{file}: {explained(error, Card, PAGE)}") from None

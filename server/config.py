@@ -9,8 +9,10 @@ import msgspec
 
 from rowserve.server.address import NATIVE, Address, check_profile
 from rowserve.server.card import BadSettings
+from rowserve.server.field_names import explained
 from rowserve.server.units import Bytes, Seconds
 
+PAGE = "docs/operations.md"
 LEAST_CACHE = 4 << 20
 
 
@@ -104,7 +106,7 @@ def read_config(file: Path | None) -> Config:
     try:
         return msgspec.toml.decode(file.read_bytes(), type=Config)
     except (msgspec.MsgspecError, ValueError, OSError) as error:
-        raise BadSettings(f"{file}: {error}") from None
+        raise BadSettings(f"{file}: {explained(error, Config, PAGE)}") from None
 
 
 def override(config: Config, **flags: Any) -> Config:
