@@ -120,12 +120,15 @@ def pick(sources: list[ModelSource], version: str) -> ModelSource:
 
 
 def versions(folder: Path) -> dict[int, Path]:
-    """The version folders in a model's folder, also those that hold no model: loading them says why."""
-    return {
-        int(entry.name): entry
-        for entry in folder.iterdir()
-        if entry.name.isdecimal() and int(entry.name) > 0 and entry.is_dir()
-    }
+    """The version folders in a model's folder, also those that hold no model: loading them says why.
+
+    Of 1 and 01, it is 1.
+    """
+    found: dict[int, Path] = {}
+    for entry in sorted(folder.iterdir(), key=lambda entry: (len(entry.name), entry.name)):
+        if entry.name.isdecimal() and int(entry.name) > 0 and entry.is_dir():
+            found.setdefault(int(entry.name), entry)
+    return found
 
 
 def labels_file(source: ModelSource) -> Path | None:

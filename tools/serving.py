@@ -7,6 +7,7 @@ import logging
 import sys
 from collections.abc import Mapping
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from rowserve.server.lifecycle import Connections, Lifecycle, Port
 from rowserve.server.limits import Limits
 from rowserve.server.listener import ApiSite
 from rowserve.server.models import ModelState
+from rowserve.server.passed_over import passed_over, passed_over_in
 from rowserve.server.site import Api
 from rowserve.server.stall import StallGauge
 from rowserve.server.units import Bytes, Seconds
@@ -52,7 +54,10 @@ def serve_http(
     config = settings(**flags, models=models and str(models), listen=list(listen) or None)
     try:
         named = {**config.model, **model}
-        sources = discover(Path(config.models) if config.models else None, named)
+        models = Path(config.models) if config.models else None
+        for line in chain(passed_over(models) if models else (), *map(passed_over_in, map(Path, named.values()))):
+            say(line)
+        sources = discover(models, named)
         addresses = listening(config)
         grpc = Address.parse(config.grpc) if config.grpc else None
     except (BadSettings, OSError) as error:
