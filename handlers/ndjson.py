@@ -15,6 +15,7 @@ import orjson
 
 from rowserve.graphs.rows import Rows
 from rowserve.graphs.signature import Signature
+from rowserve.handlers.example_row import with_example
 from rowserve.handlers.items import Answer, ModelFace, Picture
 from rowserve.handlers.json_numbers import COUNTABLE, number_lines
 from rowserve.handlers.json_rows import merged, row_of, same_shape_rows
@@ -164,6 +165,25 @@ class LineReader:
 
     def _merged(self, rows: list[Rows]) -> list[LineItem]:
         return [*rows] if self._alone else [*merged(rows)]
+
+
+class TellingReader:
+    """Reads what a `LineReader` does; of a stream's lines the first that is no row tells what one is."""
+
+    def __init__(self, reader: LineReader) -> None:
+        self._reader = reader
+        self._told = False
+
+    def read(self, lines: Sequence[Line]) -> list[LineItem]:
+        """A chunk of lines."""
+        items = self._reader.read(lines)
+        if not self._told:
+            for at, item in enumerate(items):
+                if isinstance(item, Problem) and item.title == TITLE:
+                    items[at] = with_example(item, self._reader.signature)
+                    self._told = True
+                    break
+        return items
 
 
 @dataclass(frozen=True, slots=True)

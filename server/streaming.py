@@ -20,7 +20,7 @@ from rowserve.handlers.http_headers import answer_headers
 from rowserve.handlers.lines import Line, LineSplitter
 from rowserve.handlers.problem import Problem
 from rowserve.server.bodies import BodySink
-from rowserve.server.stream_wishes import read_wishes
+from rowserve.server.stream_wishes import empty_body, read_wishes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -68,7 +68,7 @@ class RowStream(BodySink):
         self._sync = wishes.sync
         # Where a missing row fails all that is asked with it, each line is asked by itself.
         self._group_lines = 1 if wishes.options.cache.only_if_cached else GROUP_LINES
-        self._reader = ndjson.LineReader(model.face, self._signature)
+        self._reader = ndjson.TellingReader(ndjson.LineReader(model.face, self._signature))
         self._splitter = LineSplitter(api.limits.line_bytes)
         # A small body is asked when it is complete: then its answer can begin with what became of its rows.
         self._small = request.length is not None and request.length <= SMALL_BODY
@@ -79,10 +79,7 @@ class RowStream(BodySink):
         self._headers: Sequence[tuple[str, str]] = HEADERS
         self._kept = b""  # with sync: the last line, until all is on disk
         self._fault: Problem | None = None
-        self._ended = False
-        self._syncing = False
-        self._asking = False
-        self._paused = False
+        self._ended = self._syncing = self._asking = self._paused = False
         self._turn: Any = None
         request.on_hang_up(self._gone)
 
@@ -119,6 +116,8 @@ class RowStream(BodySink):
     def complete(self) -> None:
         """There are no more."""
         self._lines.extend(self._splitter.finish())
+        if not (self._lines or self._read):
+            self._fault = empty_body(self._signature)
         self._ended = True
         self._go_on()
 

@@ -6,17 +6,15 @@ row that is too long to print.
 
 from __future__ import annotations
 
-import json
-import math
 import shlex
 from collections.abc import Iterator
 from urllib.parse import quote
 
-from rowserve.graphs.signature import Signature, TensorSpec
+from rowserve.graphs.signature import Signature
+from rowserve.handlers.example_row import is_short, one, row_of_ones, sizes
 from rowserve.handlers.items import ModelFace
 from rowserve.handlers.problem import Problem
 
-SHOWN_ELEMENTS = 16
 PIXEL = "R0lGODlhAQABAIAAAAUEBAAAACwAAAAAAQABAAACAkQBADs="
 
 
@@ -49,22 +47,10 @@ def upload(url: str, photos: tuple[str, ...]) -> str:
 
 def send_row(url: str, signature: Signature) -> str:
     """Sends a row of ones."""
-    if sum(math.prod(sizes(spec)) for spec in signature.inputs) <= SHOWN_ELEMENTS:
+    if is_short(signature):
         return f"curl --data-binary {shlex.quote(row_of_ones(signature))} {shlex.quote(url)}"
     program = f"import json; print(json.dumps({expression(signature)}))"
     return f"python3 -c {shlex.quote(program)} | curl --data-binary @- {shlex.quote(url)}"
-
-
-def row_of_ones(signature: Signature) -> str:
-    """As JSON; strings are "text", a size that is free is 1."""
-    values = {}
-    for spec in signature.inputs:
-        value: object = one(spec)
-        for size in reversed(sizes(spec)):
-            value = [value] * size
-        values[spec.name] = value
-    row = values if len(values) != 1 else next(iter(values.values()))
-    return json.dumps(row, ensure_ascii=False, separators=(",", ":"))
 
 
 def expression(signature: Signature) -> str:
@@ -78,13 +64,3 @@ def expression(signature: Signature) -> str:
     if len(texts) == 1:
         return next(iter(texts.values()))
     return "{" + ", ".join(f"{name!r}: {text}" for name, text in texts.items()) + "}"
-
-
-def one(spec: TensorSpec) -> object:
-    """An element."""
-    return "text" if spec.dtype == "string" else True if spec.dtype == "bool" else 1
-
-
-def sizes(spec: TensorSpec) -> list[int]:
-    """A row's sizes."""
-    return [size or 1 for size in spec.shape or ()]

@@ -12,7 +12,7 @@ import pytest
 from rowserve.handlers.items import Priority
 from rowserve.handlers.problem import Problem
 from rowserve.server.limits import MIB, Limits
-from tests.http_doubles import Server, chunked, head, parse
+from tests.http_doubles import FORM, Server, chunked, form, head, parse
 
 
 def begin(server: Server, query: str = "", room: int | None = None):
@@ -35,10 +35,9 @@ def test_each_line_has_its_answer_in_order():
     assert [answer.get("error", {}).get("status") for answer in answers] == [None, None, 400, 400, None]
 
 
-def test_no_lines_have_no_answers_and_the_connection_is_kept():
+def test_no_lines_are_a_fault_and_the_connection_is_kept():
     client = Server().connect()
-    reply = client.request("POST", "/rows/m", b"")
-    assert (reply.status, reply.body) == (200, b"")
+    assert client.request("POST", "/rows/m", b"").status == 400
     assert client.request("POST", "/rows/m?outputs=sum", b"[1,2]").lines[0]["outputs"] == {"sum": 3.0}
     assert client.request("GET", "/livez").status == 200
     assert not client.closed
@@ -342,3 +341,35 @@ def test_the_connection_is_read_again_when_the_end_came_while_nothing_was_taken(
     assert len(client.reply().lines) == 3000
     assert not client.wire.paused
     assert client.request("GET", "/livez").status == 200
+
+
+@pytest.mark.parametrize(
+    ("body", "headers", "status", "words"),
+    [
+        (b"", {}, 400, "the body is empty; "),
+        (b"", {"Content_Type": "application/json"}, 400, "the body is empty; "),
+        (form(b"abc"), FORM, 415, "a form is not lines of rows: "),
+    ],
+)
+def test_a_body_that_is_no_line_of_rows_is_refused_as_a_whole(body, headers, status, words):
+    reply = Server().request("POST", "/rows/m?outputs=sum", body, **headers)
+    assert (reply.status, reply.headers["content-type"]) == (status, "application/problem+json")
+    assert reply.json["detail"].startswith(words + "each line is one row, such as [1,1]")
+
+
+def test_an_empty_body_that_comes_in_chunks_is_refused_too():
+    client = Server().connect()
+    client.send(head("POST", "/rows/m", Transfer_Encoding="chunked") + b"0\r\n\r\n")
+    assert client.reply().status == 400
+
+
+@pytest.mark.parametrize(
+    "body",
+    [b"[[1, 2], [3, 4]]", b'{"instances": [[1, 2]]}', b"[\n[1, 2],\n[3, 4]\n]", b"a=1&b=2", b'"text"'],
+)
+def test_lines_that_are_no_rows_tell_once_what_a_row_is(body):
+    reply = Server().request("POST", "/rows/m?outputs=sum", body)
+    details = [line["error"]["detail"] for line in reply.lines if "error" in line]
+    told = ["; each line is one row, such as [1,1]" in detail for detail in details]
+    assert told[0]
+    assert sum(told) == 1

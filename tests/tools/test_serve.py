@@ -18,8 +18,9 @@ from urllib.request import urlopen
 import pytest
 
 from rowserve.graphs.signature import Signature, TensorSpec
+from rowserve.handlers.example_row import row_of_ones
 from rowserve.server.engine_threads import PATIENCE
-from rowserve.tools.example_requests import row_of_ones, send_row
+from rowserve.tools.example_requests import send_row
 from tests.tools.digits_server import digits_models
 from tests.tools.processes import REAL, SERVING, arithmetic_model, one_line, rowserve, server, started
 
@@ -162,12 +163,6 @@ def test_an_address_that_is_none_is_refused(tmp_path: Path, listen: str, complai
     ran = rowserve("serve", "--listen", listen, "--model", f"m={model}")
     assert ran.returncode == 2
     assert complaint in one_line(ran.stderr)
-
-
-def test_the_example_row_is_one_that_the_model_takes() -> None:
-    pair = (TensorSpec("a", "float32", (2, 2)), TensorSpec("b", "string", ()))
-    assert json.loads(row_of_ones(Signature("s", pair, ()))) == {"a": [[1, 1], [1, 1]], "b": "text"}
-    assert row_of_ones(Signature("s", (TensorSpec("x", "bool", (None,)),), ())) == "[true]"
 
 
 def test_a_long_example_row_is_made_by_the_line_itself() -> None:
