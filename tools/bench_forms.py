@@ -18,6 +18,10 @@ from rowserve.tools.options import Refused
 
 Form = Callable[[Sequence[Piece]], bytes]
 """Rows to a whole request, head and body."""
+Headers = Mapping[str, str]
+NO_WISH: Headers = {}
+THROW_AWAY: Headers = {"Cache-Control": "no-store"}
+"""Rows that were sent so are neither looked up nor kept, so there is nothing to clear away, even after a kill."""
 BOUNDARY = "rowserve-bench-5d1c7a90f2"
 
 
@@ -33,7 +37,7 @@ def address(server: str) -> tuple[str, int, str]:
     return parts.hostname, port, parts.netloc.rpartition("@")[2]
 
 
-def binary_form(host: str, target: str, inputs: Sequence[Input], rows: int) -> Form:
+def binary_form(host: str, target: str, inputs: Sequence[Input], rows: int, wishes: Headers = NO_WISH) -> Form:
     """The Open Inference Protocol with binary tensors, asked for and given."""
     sizes = [rows * math.prod(size or 0 for size in each.shape) * each.numpy_dtype.itemsize for each in inputs]
     document = {
@@ -50,30 +54,31 @@ def binary_form(host: str, target: str, inputs: Sequence[Input], rows: int) -> F
     }
     told = orjson.dumps(document)
     headers = {"Inference-Header-Content-Length": str(len(told)), "Content-Type": "application/octet-stream"}
-    front = head(host, target, headers, len(told) + sum(sizes)) + told
+    front = head(host, target, {**headers, **wishes}, len(told) + sum(sizes)) + told
     if rows == 1:
         return lambda pieces: b"".join((front, *pieces[0]))
     return lambda pieces: b"".join([front, *(part for column in zip(*pieces, strict=True) for part in column)])
 
 
-def json_form(host: str, target: str) -> Form:
+def json_form(host: str, target: str, wishes: Headers = NO_WISH) -> Form:
     """Lines of JSON."""
+    headers = {"Content-Type": "application/x-ndjson", **wishes}
 
     def form(pieces: Sequence[Piece]) -> bytes:
         body = b"".join([piece[0] + b"\n" for piece in pieces])
-        return head(host, target, {"Content-Type": "application/x-ndjson"}, len(body)) + body
+        return head(host, target, headers, len(body)) + body
 
     return form
 
 
-def upload_form(host: str, target: str, field: str = "file", more: Mapping[str, str] | None = None) -> Form:
-    """A multipart form with a file for each row; `more` headers come with it."""
+def upload_form(host: str, target: str, field: str = "file", wishes: Headers = NO_WISH) -> Form:
+    """A multipart form with a file for each row."""
     part = (
         f'--{BOUNDARY}\r\nContent-Disposition: form-data; name="{field}"; filename="picture"\r\n'
         "Content-Type: application/octet-stream\r\n\r\n"
     ).encode()
     end = f"--{BOUNDARY}--\r\n".encode()
-    headers = {"Content-Type": f"multipart/form-data; boundary={BOUNDARY}", **(more or {})}
+    headers = {"Content-Type": f"multipart/form-data; boundary={BOUNDARY}", **wishes}
 
     def form(pieces: Sequence[Piece]) -> bytes:
         body = b"".join([*(part + piece[0] + b"\r\n" for piece in pieces), end])

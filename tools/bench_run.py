@@ -16,7 +16,17 @@ import numpy as np
 import orjson
 from twisted.internet.task import LoopingCall
 
-from rowserve.tools.bench_forms import Form, address, binary_form, json_form, json_pieces, upload_form
+from rowserve.tools.bench_forms import (
+    NO_WISH,
+    THROW_AWAY,
+    Form,
+    Headers,
+    address,
+    binary_form,
+    json_form,
+    json_pieces,
+    upload_form,
+)
 from rowserve.tools.bench_input import read_pieces
 from rowserve.tools.bench_load import Load
 from rowserve.tools.bench_plot import latency_svg
@@ -31,6 +41,8 @@ ALL_ANSWERED, SOME_FAILED, NOT_STARTED = 0, 1, 2
 TOLD_SECONDS = 0.25
 POOL_SEED = 1
 META_SECONDS = 30
+KEPT_NOWHERE = "rows pass by the cache: none is looked up or kept (--keep sends them through it)"
+FILLS = "this fills the server's cache: the rows stay there until they are evicted or purged"
 
 
 def run(
@@ -44,6 +56,7 @@ def run(
     rate: float | None,
     as_json: bool,
     plot: Path | None,
+    throw_away: bool | None,
     **wanted: Any,
 ) -> int:
     """`rowserve bench`: the exit status. Raises Refused."""
@@ -56,8 +69,10 @@ def run(
         raise Refused("--protocol images needs pictures: name a folder with --input")
     known = place is not None and protocol != "open-inference"
     inputs = [] if known else inputs_of(metadata(host, port, authority, path))
-    form = form_of(protocol, authority, path, inputs, rows)
+    wishes = wishes_of(throw_away, place, **wanted)
+    form = form_of(protocol, authority, path, inputs, rows, wishes)
     requests = requests_of(form, rows_of(protocol, place, inputs, **wanted), rows)
+    click.echo(f"rowserve: {KEPT_NOWHERE if wishes else FILLS}", err=True)
     reactor_run = ReactorRun()
     load = Load(reactor_run.reactor, requests, seconds, rate)
     reactor_run.on_signal = load.stop
@@ -117,13 +132,28 @@ def metadata(host: str, port: int, authority: str, path: str) -> Any:
     raise Refused(f"http://{authority}/v2/models/{path}: {answer.status}, {told}")
 
 
-def form_of(protocol: str, authority: str, path: str, inputs: Sequence[Input], rows: int) -> Form:
+def wishes_of(
+    throw_away: bool | None, place: str | None, repeat: float | None, zipf: float | None, distinct: int
+) -> Headers:
+    """The headers that keep rows out of the cache, or none. Made-up rows that never come again are thrown away unless
+    told otherwise. Raises Refused where rows are to be hits and not to be kept."""
+    again = bool(repeat) or zipf is not None
+    if throw_away and again:
+        raise Refused("--throw-away: rows that --repeat or --zipf send again can be hits only where they are kept")
+    if throw_away is None:
+        throw_away = place is None and not again
+    return THROW_AWAY if throw_away else NO_WISH
+
+
+def form_of(
+    protocol: str, authority: str, path: str, inputs: Sequence[Input], rows: int, wishes: Headers = NO_WISH
+) -> Form:
     """How a request is written."""
     if protocol == "rows":
-        return json_form(authority, f"/rows/{path}")
+        return json_form(authority, f"/rows/{path}", wishes)
     if protocol == "images":
-        return upload_form(authority, f"/images/{path}")
-    return binary_form(authority, f"/v2/models/{path}/infer", inputs, rows)
+        return upload_form(authority, f"/images/{path}", wishes=wishes)
+    return binary_form(authority, f"/v2/models/{path}/infer", inputs, rows, wishes)
 
 
 def rows_of(

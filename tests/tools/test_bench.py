@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import json
+import re
+from urllib.request import urlopen
 
 import multipart
 import pytest
@@ -23,10 +25,11 @@ def running(tmp_path_factory):
         yield address
 
 
-def bench(running: str, *arguments: str) -> dict:
+def bench(running: str, *arguments: str, says: str = "") -> dict:
     short = ("--seconds", "0.5", "--connections", "2", "--json")
     done = rowserve("bench", "sums", "--server", running, *short, *arguments, program=REAL)
     assert done.returncode == 0, done.stderr
+    assert says in one_line(done.stderr)
     found = json.loads(done.stdout)
     assert found["requests"] > 0
     assert found["errors"] == {}
@@ -36,8 +39,26 @@ def bench(running: str, *arguments: str) -> dict:
 
 @pytest.mark.parametrize("protocol", ["open-inference", "rows"])
 def test_made_up_rows_are_new(running, protocol):
-    found = bench(running, "--rows", "3", "--protocol", protocol)
+    found = bench(running, "--rows", "3", "--protocol", protocol, "--keep")
     assert found["rows"] == {"computed": 3 * found["requests"]}
+
+
+def kept(running: str) -> int:
+    """The rows in the server's cache, once all that was answered is on the disk."""
+    urlopen(f"{running}/rows/sums?sync=1", b"[0, 0, 0, 0]\n").read()
+    found = re.search(r"^rowserve_cache_rows (\S+)$", urlopen(f"{running}/metrics").read().decode(), re.MULTILINE)
+    assert found is not None
+    return int(float(found[1]))
+
+
+@pytest.mark.parametrize("protocol", ["open-inference", "rows"])
+def test_made_up_rows_leave_nothing_in_the_cache_unless_they_are_to_be_kept(running, protocol):
+    before = kept(running)
+    found = bench(running, "--protocol", protocol, says="pass by the cache")
+    assert found["rows"] == {"bypassed": found["requests"]}
+    assert kept(running) == before
+    found = bench(running, "--protocol", protocol, "--keep", says="fills the server's cache")
+    assert kept(running) == before + found["requests"]
 
 
 def test_repeated_rows_become_hits_again_in_the_next_run(running):
@@ -79,6 +100,7 @@ def test_pictures_that_are_refused_are_told_by_status(running, tmp_path):
         (["--server", "http://127.0.0.1:1"], "is it running"),
         (["--repeat", "0.5", "--zipf", "1", "--protocol", "rows", "--input", __file__], "one of them"),
         (["--protocol", "images"], "--input"),
+        (["--throw-away", "--repeat", "1", "--protocol", "rows", "--input", __file__], "only where they are kept"),
         (["--plot", "latency.gif"], ".svg"),
         (["--repeat", "1.5"], "--repeat"),
         (["--rows", "0"], "--rows"),
