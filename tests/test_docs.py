@@ -17,6 +17,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -300,7 +301,7 @@ def test_the_unit_is_one_that_systemd_takes(tmp_path):
 
 @dataclass
 class Place:
-    """Where commands run: a folder for each page, one server for all."""
+    """Where commands run: a folder for each page, one server for all (at no address before it is started)."""
 
     folder: Path
     address: str
@@ -335,9 +336,9 @@ class Place:
 
     def run(self, command: str, folder: Path, status: int) -> tuple[str, int]:
         """What a command prints, to stdout and stderr, and its status. `$?` is that of the one before."""
-        if command.startswith("rowserve"):
+        if command.startswith("rowserve") and self.address:
             self.settle()
-        command = command.replace("127.0.0.1:8080", self.address)
+        command = command.replace("127.0.0.1:8080", self.address) if self.address else command
         done = subprocess.run(
             ["bash", "-c", f"(exit {status})\n{command}"],
             cwd=folder,
@@ -348,7 +349,8 @@ class Place:
             timeout=240,
             check=False,
         )
-        return done.stdout.decode().replace(self.address, "127.0.0.1:8080").replace("\r", ""), done.returncode
+        told = done.stdout.decode().replace("\r", "")
+        return told.replace(self.address, "127.0.0.1:8080") if self.address else told, done.returncode
 
 
 def one_of_each(which: int) -> dict[int, np.ndarray]:
@@ -378,13 +380,16 @@ def place(digits, tmp_path_factory) -> Iterator[Place]:
         "COLUMNS": "100",
         "NO_PROXY": "*",
     }
+    command = ["rowserve", "serve", "--models", "models", "--listen", "127.0.0.1:0"]
+    with serving(command, folder, environment) as address:
+        yield Place(folder, address, environment)
+
+
+@contextmanager
+def serving(command: list[str], folder: Path, environment: dict[str, str]) -> Iterator[str]:
+    """A server: where it serves."""
     server = subprocess.Popen(
-        ["rowserve", "serve", "--models", "models", "--listen", "127.0.0.1:0"],
-        cwd=folder,
-        env=environment,
-        stdin=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
+        command, cwd=folder, env=environment, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
     )
     bound = threading.Timer(START_SECONDS, server.kill)
     bound.start()
@@ -400,7 +405,7 @@ def place(digits, tmp_path_factory) -> Iterator[Place]:
     drain = threading.Thread(target=server.stderr.read, daemon=True)
     drain.start()
     try:
-        yield Place(folder, found[1], environment)
+        yield found[1]
     finally:
         server.terminate()
         server.wait(60)
@@ -443,6 +448,37 @@ def test_commands_print_what_the_page_says(name, place):
             if not same("\n".join(step.printed), got):
                 wrong.append(f"{block}\n$ {step.command}\n{got}")
     assert not wrong, "\n".join(wrong)
+
+
+def pasted() -> Iterator[tuple[Block, Step]]:
+    """What the first page tells somebody to do who has a folder, a model or none, and two terminals."""
+    page = PAGES[0]
+    text = page.read_text(encoding="utf-8")
+    first, last = (text[: text.index(f"## {heading}")].count("\n") for heading in ("Serve your own", "The cache"))
+    for block in blocks(page, "sh", "console"):
+        if first < block.line <= last:
+            yield from ((block, step) for step in (steps(block) if block.kind == "console" else [Step(block.text)]))
+
+
+@pytest.mark.slow
+def test_the_first_page_can_be_pasted_into_an_empty_folder(place, tmp_path):
+    pytest.importorskip("sklearn")
+    environment = {**place.environment, "XDG_CACHE_HOME": str(tmp_path / "cache")}
+    (tmp_path / "new").mkdir()
+    here = Place(tmp_path / "new", "", environment)
+    wrong: list[str] = []
+    with ExitStack() as until_the_end:
+        for block, step in pasted():
+            if step.command.startswith("rowserve serve"):
+                words = [*shlex.split(step.command), "--listen", "127.0.0.1:0"]
+                here.address = until_the_end.enter_context(serving(words, here.folder, environment))
+                continue
+            got, status = here.run(step.command, here.folder, 0)
+            if status or (step.printed and not same("\n".join(step.printed), got)):
+                wrong.append(f"{block}\n$ {step.command}\n{got}")
+    assert not wrong, "\n".join(wrong)
+    (card,) = blocks(PAGES[0], "toml card")
+    assert read_card(here.folder / "models" / "digits") == msgspec.toml.decode(card.text, type=Card)
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ list of 8 x 8 numbers from 0 to 16, as the scans have them; the graph scales the
 
 from __future__ import annotations
 
-import sys
+import json
 from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
@@ -15,6 +15,7 @@ from typing import Any
 import click
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 from platformdirs import user_cache_path
 
 from rowserve.tools.export import BuildFailed, Recipe, build_in_child, export, is_complete, recipe_digest
@@ -23,10 +24,14 @@ NAME = "digits"
 TRAINING_ROWS = 1347
 EPOCHS = 20
 WORST = 0.97
+NO_SCANS = "the scans are not here: pip install 'rowserve[demo]', or scikit-learn"
 CARD = """\
-# How answers of this model read, and how many rows it takes at once.
+# How pictures become rows, how answers read, and how many rows a batch takes.
+[picture]
+colour = "grey"
+range = [0, 16]        # what pixels from 0 to 255 become: float models must say this
+
 [labels]
-file = "labels.txt"
 output = "probabilities"
 
 [batch]
@@ -49,7 +54,7 @@ def digits_model(cache_root: Path | None = None) -> Path:
     model = (cache_root or user_cache_path("rowserve")) / "recipes" / digest / NAME
     if not is_complete(model):
         if find_spec("sklearn") is None:
-            raise MissingDigits("the digits are not here: pip install scikit-learn")
+            raise MissingDigits(NO_SCANS)
         build_in_child(__spec__.name, model)
     return model
 
@@ -121,5 +126,30 @@ def _answer(weights: Mapping[str, Any], images: Any) -> Any:
     return tf.nn.softmax(tf.matmul(x, kernel) + bias)
 
 
+def write_examples(folder: Path) -> None:
+    """Write what the README sends: 7.png, three pictures in scans/, three JSON rows in rows.jsonl."""
+    scans, digits = digit_scans()
+    of_each = {digit: scans[np.flatnonzero(digits == digit)[0]] for digit in range(10)}
+    (folder / "scans").mkdir(parents=True, exist_ok=True)
+    for digit, name in ((7, "7.png"), (0, "scans/0.png"), (1, "scans/1.png"), (2, "scans/2.png")):
+        Image.fromarray((of_each[digit] * 255 / 16).round().astype(np.uint8)).save(folder / name)
+    rows = [json.dumps(of_each[digit].astype(int).tolist()) for digit in (4, 5, 6)]
+    (folder / "rows.jsonl").write_text("\n".join(rows) + "\n", encoding="utf-8")
+
+
+@click.command()
+@click.argument("model", type=click.Path(path_type=Path))
+@click.argument("examples", type=click.Path(file_okay=False, path_type=Path), required=False)
+def main(model: Path, examples: Path | None) -> None:
+    """Train the model and write its folder MODEL, and into the folder EXAMPLES pictures and rows to send it."""
+    if find_spec("sklearn") is None:
+        raise click.ClickException(NO_SCANS)
+    accuracy = build_digits(model)
+    click.echo(f"{model}: reads {accuracy:.1%} of the scans that it has not seen")
+    if examples is not None:
+        write_examples(examples)
+        click.echo(f"{examples}: 7.png, rows.jsonl and scans/ to send")
+
+
 if __name__ == "__main__":
-    click.echo(build_digits(Path(sys.argv[1])))
+    main()

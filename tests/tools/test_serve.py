@@ -177,7 +177,8 @@ def test_a_long_example_row_is_made_by_the_line_itself() -> None:
 @pytest.mark.slow
 def test_it_tells_of_each_model_and_prints_requests_that_work_as_they_stand(tmp_path: Path, digits: Path) -> None:
     models = digits_models(digits, tmp_path)
-    shutil.copytree(digits, models / "plain")  # whose card tells nothing of pictures: its line sends a row
+    shutil.copytree(digits, models / "plain")
+    (models / "plain" / "rowserve.toml").unlink()  # so nothing is known of pictures: its line sends a row
     arguments = ["--listen", "127.0.0.1:0", "--models", str(models), "--cache", str(tmp_path / "cache")]
     with started("serve", *arguments, program=REAL, stdin=subprocess.DEVNULL) as process:
         assert process.stderr is not None
