@@ -26,6 +26,10 @@ class StoreFull(StoreFailed):
     """The map has no page left."""
 
 
+class StoreDamaged(StoreFailed):
+    """The file is not whole, and must not be used any more."""
+
+
 class RowsNotKept(CacheError):
     """Rows taken since the last sync were dropped or failed. `count` says how many."""
 

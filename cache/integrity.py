@@ -6,6 +6,7 @@ file and dies where it is shorter than it says.
     FOLDER/lock        flock: shared by who uses the cache, exclusive to check it and to set it aside
     FOLDER/rows/       data.mdb and lock.mdb, always moved together
     FOLDER/rows/clean  what data.mdb looked like when its last user let go of it
+    FOLDER/rows/damaged  who used it found it so, in one line: the next who has it alone sets it aside
     FOLDER/rows.bad-*  the last one set aside
 """
 
@@ -16,31 +17,25 @@ import fcntl
 import json
 import os
 import shutil
-import struct
 import subprocess
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 from rowserve.cache import walk
 from rowserve.cache.errors import CacheRefused
+from rowserve.cache.meta_page import Damaged, Meta, check_metas, parse_meta
 
 LOCK = "lock"
 ROWS = "rows"
 DATA = "data.mdb"
 CLEAN = "clean"
+MARK = "damaged"
 BAD = "rows.bad-"
 
-MAGIC = 0xBEEFC0DE
-DATA_VERSION = 1
-META_FLAG = 0x08
-# Of a meta page: page header (number, padding, flags), then magic, version, address, map size, page size.
-META = struct.Struct("<QHHIIIQQI")
-LAST_PAGE = struct.Struct("<QQ")
-LAST_PAGE_AT = 16 + 24 + 2 * 48
 WALK_SECONDS = 300.0
+WALK = ("-P", "-m", "rowserve.cache.walk")
 
 NETWORK_FILE_SYSTEMS = {
     0x6969: "NFS",
@@ -75,23 +70,11 @@ def refuse_network(folder: Path, magic: Callable[[Path], int] = file_system_magi
         raise CacheRefused(f"{folder} is on a network file system ({name}); choose a local folder")
 
 
-@dataclass(frozen=True, slots=True)
-class Meta:
-    """What a meta page says: the last page that the file should have, and the size of its map."""
+def read_meta(path: Path, alone: bool = True) -> tuple[Meta, int] | None:
+    """The newer meta page of a data file, and the file's size; None of an empty file, which LMDB fills.
 
-    page: int
-    map_size: int
-    last_page: int
-    transaction: int
-
-    @property
-    def file_bytes(self) -> int:
-        """The least size of the file."""
-        return (self.last_page + 1) * self.page
-
-
-def read_meta(path: Path) -> Meta | None:
-    """The newer meta page of a data file; None of an empty file, which LMDB fills. Raises CacheRefused, OSError."""
+    Only who has it `alone` can tell whether the two pages agree. Raises CacheRefused, OSError.
+    """
     descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:
         first = os.pread(descriptor, 4096, 0)
@@ -99,26 +82,15 @@ def read_meta(path: Path) -> Meta | None:
             return None
         meta = parse_meta(first, path)
         other = parse_meta(os.pread(descriptor, 4096, meta.page), path)
-        newer = max(meta, other, key=lambda each: each.transaction)
         size = os.fstat(descriptor).st_size
     finally:
         os.close(descriptor)
-    if size < newer.file_bytes:
-        raise CacheRefused(f"{path} is truncated: {size} bytes of {newer.file_bytes}")
-    return newer
-
-
-def parse_meta(page: bytes, path: Path) -> Meta:
-    """One meta page."""
-    if len(page) < LAST_PAGE_AT + LAST_PAGE.size:
-        raise CacheRefused(f"{path} is truncated: it ends inside its first pages")
-    _, _, flags, _, magic, version, _, map_size, size = META.unpack_from(page)
-    last, transaction = LAST_PAGE.unpack_from(page, LAST_PAGE_AT)
-    if magic != MAGIC or version != DATA_VERSION or not flags & META_FLAG:
-        raise CacheRefused(f"{path} is not a cache file")
-    if size < 512 or size & (size - 1) or size > 65536 or map_size < (last + 1) * size:
-        raise CacheRefused(f"{path} has a damaged first page")
-    return Meta(size, map_size, last, transaction)
+    if alone:
+        try:
+            check_metas(meta, other)
+        except Damaged as damage:
+            raise CacheRefused(f"{path} is damaged: {damage}") from None
+    return max(meta, other, key=lambda each: each.transaction), size
 
 
 class Claim:
@@ -197,32 +169,70 @@ def drop_clean(rows: Path) -> None:
         os.close(descriptor)
 
 
-def walk_in_child(rows: Path, seconds: float = WALK_SECONDS) -> None:
-    """Read the whole index in another process. Raises CacheRefused where that fails, or ends it."""
-    command = [sys.executable, walk.__file__, os.fspath(rows)]
+def leave_mark(rows: Path, why: str) -> None:
+    """Have the next who has the folder alone set it aside. A folder that cannot be written goes without."""
+    try:
+        (rows / MARK).write_text(f"{why}\n")
+    except OSError:
+        pass
+
+
+def mark_left(rows: Path) -> str:
+    """What somebody who used the file found wrong with it, or ""."""
+    try:
+        return (rows / MARK).read_text(errors="replace").strip() or "found damaged"
+    except OSError:
+        return ""
+
+
+def walk_command(rows: Path, *words: str) -> list[str]:
+    """How another process is told to walk the file."""
+    return [sys.executable, *WALK, os.fspath(rows), *words]
+
+
+def walked(rows: Path, status: int, said: str) -> None:
+    """What came of a walk: its exit status and its last words. Raises CacheRefused."""
+    if status < 0:
+        raise CacheRefused(f"{rows / DATA} is damaged: reading it ends with signal {-status}")
+    if status:
+        lines = said.strip().splitlines() or ["no reason given"]
+        raise CacheRefused(f"{rows / DATA} is damaged: {lines[-1]}")
+
+
+def walk_in_child(rows: Path, seconds: float = WALK_SECONDS, beside: bool = False) -> None:
+    """Check all pages in another process, while others use the file or not. Raises CacheRefused."""
+    command = walk_command(rows, *([walk.BESIDE] if beside else []))
     try:
         done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, timeout=seconds, check=False)
     except subprocess.TimeoutExpired:
         raise CacheRefused(f"{rows / DATA} could not be read within {seconds:.0f} s") from None
-    if done.returncode < 0:
-        raise CacheRefused(f"{rows / DATA} is damaged: reading it ends with signal {-done.returncode}")
-    if done.returncode:
-        said = done.stderr.decode(errors="replace").strip().splitlines() or ["no reason given"]
-        raise CacheRefused(f"{rows / DATA} is damaged: {said[-1]}")
+    walked(rows, done.returncode, done.stderr.decode(errors="replace"))
 
 
 def check(rows: Path, alone: bool) -> Meta | None:
     """The file's meta page; None where there is no file yet. Raises CacheRefused for one that must not be used.
 
-    Only who has it alone walks it: in the hands of others it changes, and they have checked it.
+    Who has it alone walks it, unless it was let go of in good order: in the hands of others it changes, and they have
+    checked it. A file that is shorter than it says is walked in any case: it may lack free pages, and no others.
     """
+    why = mark_left(rows)
+    if why:
+        raise CacheRefused(f"{rows / DATA} was found damaged: {why}")
     try:
-        meta = read_meta(rows / DATA)
+        found = read_meta(rows / DATA, alone)
     except FileNotFoundError:
         return None
     except OSError as error:
         raise CacheRefused(f"{rows / DATA} cannot be read: {error.strerror}") from error
-    if meta is not None and alone and not is_clean(rows):
+    if found is None:
+        return None
+    meta, size = found
+    if size < meta.file_bytes:
+        try:
+            walk_in_child(rows, beside=not alone)
+        except CacheRefused as refused:
+            raise CacheRefused(f"{rows / DATA} is truncated: {size} bytes of {meta.file_bytes}") from refused
+    elif alone and not is_clean(rows):
         walk_in_child(rows)
     return meta
 

@@ -18,6 +18,7 @@ from rowserve.cache.errors import CacheError, CacheRefused
 from rowserve.cache.eviction import LEAST_SIZE, MAP_OVER_CAP
 from rowserve.cache.integrity import Claim
 from rowserve.cache.keys import secret_mark
+from rowserve.cache.meta_page import Meta
 from rowserve.cache.row_cache import Call, RowCache, start_daemon
 from rowserve.cache.stats import CacheStats
 from rowserve.cache.store import Store
@@ -134,7 +135,7 @@ class Opened:
             raise CacheRefused(f"{self.folder} is being checked or changed by another program")
         return store
 
-    def _checked(self) -> integrity.Meta | None:
+    def _checked(self) -> Meta | None:
         """The file's meta page, or None when a file must be made. A bad file is set aside by who has it alone."""
         alone = self.claim is not None and self.claim.alone
         try:

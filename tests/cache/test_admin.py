@@ -240,9 +240,7 @@ def test_resize_beyond_the_map_copies_everything(stepped, tmp_path):
     assert {path.name for path in tmp_path.iterdir()} == {"secret", "lock", "rows"}
     again = SteppedCache(tmp_path)
     assert again.lines == []
-    assert again.cache.lookup(stepped.one.row_keys(ROWS)) == [
-        bytes(9000) if i == 7 else bytes(400) for i in range(30)
-    ]
+    assert again.cache.lookup(stepped.one.row_keys(ROWS)) == [bytes(9000) if i == 7 else bytes(400) for i in range(30)]
     assert again.cache.recall(b"model") == b"description"
     assert admin.verify(again.store).damaged == ()
     again.close()

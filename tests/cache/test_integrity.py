@@ -12,6 +12,7 @@ import pytest
 from rowserve.cache import integrity, walk
 from rowserve.cache.errors import CacheRefused
 from rowserve.cache.integrity import Claim
+from rowserve.cache.meta_page import LAST_PAGE_AT, Meta
 from tests.cache.stepping import key
 
 
@@ -29,18 +30,64 @@ def rows(tmp_path):
     return rows, info
 
 
+def metas_of(path: Path) -> tuple[Meta, int]:
+    found = integrity.read_meta(path)
+    assert found is not None
+    return found
+
+
 def test_the_meta_page_says_what_lmdb_says(rows):
     folder, info = rows
-    meta = integrity.read_meta(folder / "data.mdb")
-    assert meta == integrity.Meta(4096, info["map_size"], info["last_pgno"], info["last_txnid"])
-    assert meta.file_bytes == (folder / "data.mdb").stat().st_size
+    meta, size = metas_of(folder / "data.mdb")
+    assert (meta.page, meta.map_size) == (4096, info["map_size"])
+    assert (meta.last_page, meta.transaction) == (info["last_pgno"], info["last_txnid"])
+    assert meta.file_bytes == size == (folder / "data.mdb").stat().st_size
 
 
 def test_one_byte_short_is_truncated(rows):
     path = rows[0] / "data.mdb"
+    integrity.write_clean(rows[0])
     os.truncate(path, path.stat().st_size - 1)
-    with pytest.raises(CacheRefused, match="truncated"):
+    for alone in (True, False):
+        with pytest.raises(CacheRefused, match="truncated"):
+            integrity.check(rows[0], alone)
+
+
+def test_what_a_short_file_lacks_may_be_free_pages(tmp_path):
+    """LMDB never writes a page that it takes and gives back in one transaction, at the end of the file either."""
+    env = lmdb.open(str(tmp_path), map_size=2**24)
+    short = False
+    for turn in range(40):
+        with env.begin(write=True) as txn:
+            for number in range(turn * 50):
+                txn.put(key(number), bytes(1000))
+            for number in range(turn * 50 - turn):
+                txn.delete(key(number))
+        meta, size = metas_of(tmp_path / "data.mdb")
+        short |= size < meta.file_bytes
+        assert integrity.check(tmp_path, True) == meta
+    env.close()
+    assert short
+
+
+def test_first_pages_that_contradict_each_other(rows):
+    path = rows[0] / "data.mdb"
+    content = bytearray(path.read_bytes())
+    (transaction,) = struct.unpack_from("<Q", content, 4096 + 16 + 24 + 2 * 48 + 8)
+    struct.pack_into("<Q", content, 4096 + 16 + 24 + 2 * 48 + 8, transaction + 4)
+    path.write_bytes(content)
+    with pytest.raises(CacheRefused, match="contradict"):
         integrity.read_meta(path)
+    assert integrity.read_meta(path, alone=False)
+
+
+def test_a_mark_keeps_everybody_off(rows):
+    integrity.write_clean(rows[0])
+    integrity.leave_mark(rows[0], "a page was not found")
+    integrity.leave_mark(rows[0] / "nowhere", "no harm")
+    for alone in (True, False):
+        with pytest.raises(CacheRefused, match="a page was not found"):
+            integrity.check(rows[0], alone)
 
 
 @pytest.mark.parametrize(
@@ -53,7 +100,7 @@ def test_one_byte_short_is_truncated(rows):
         (40, "<I", 4095, "damaged first page"),
         (40, "<I", 131072, "damaged first page"),
         (32, "<Q", 4096, "damaged first page"),
-        (integrity.LAST_PAGE_AT, "<Q", 2**40, "damaged first page"),
+        (LAST_PAGE_AT, "<Q", 2**40, "damaged first page"),
     ],
 )
 def test_a_damaged_meta_page(rows, at, form, value, why):
@@ -72,7 +119,7 @@ def walked(rows: Path) -> str:
 
 
 def test_a_good_file_is_walked_to_its_end(rows):
-    assert walk.fault(str(rows[0])) == ""
+    walk.check_file(rows[0] / "data.mdb")
     integrity.walk_in_child(rows[0])
 
 
@@ -82,26 +129,24 @@ def test_keys_out_of_order_are_found(rows):
     low, high = sorted([key(0), key(1)])
     assert content.count(low)
     path.write_bytes(content.replace(low, high))
-    assert walk.fault(str(rows[0])) == "keys out of order"
-    assert "keys out of order" in walked(rows[0])
+    assert "keys are out of order" in walked(rows[0])
 
 
 def test_a_wrong_count_is_found(rows):
     path = rows[0] / "data.mdb"
     content = bytearray(path.read_bytes())
-    meta = integrity.read_meta(path)
-    assert meta is not None
+    meta, _ = metas_of(path)
     newer = meta.transaction & 1
     entries = newer * 4096 + 16 + 24 + 48 + 32
     assert struct.unpack_from("<Q", content, entries) == (200,)
     struct.pack_into("<Q", content, entries, 201)
     path.write_bytes(content)
-    assert walk.fault(str(rows[0])) == "200 keys where 201 belong"
+    assert "200 keys where 201 belong" in walked(rows[0])
 
 
 def test_what_lmdb_refuses_is_found(rows):
     (rows[0] / "data.mdb").write_bytes(bytes(9000))
-    assert walk.fault(str(rows[0]))
+    assert "not a cache file" in walked(rows[0])
 
 
 @pytest.mark.parametrize(
@@ -116,19 +161,38 @@ def test_what_lmdb_refuses_is_found(rows):
 def test_a_walk_that_ends_badly(rows, tmp_path, monkeypatch, program, why):
     script = tmp_path / "program.py"
     script.write_text(program)
-    monkeypatch.setattr(walk, "__file__", str(script))
+    monkeypatch.setattr(integrity, "WALK", (str(script),))
     with pytest.raises(CacheRefused, match=why):
         integrity.walk_in_child(rows[0], 1.0 if "while" in program else 60.0)
 
 
-def test_the_walk_is_a_program(rows, monkeypatch):
-    good = subprocess.run([sys.executable, walk.__file__, rows[0]], check=False)
-    assert good.returncode == 0
-    monkeypatch.setattr(sys, "argv", ["walk", str(rows[0])])
+@pytest.mark.parametrize("words", [(), (walk.BESIDE,)])
+def test_the_walk_is_a_program(rows, monkeypatch, capsys, words):
+    done = subprocess.run(integrity.walk_command(rows[0], *words), capture_output=True, check=False)
+    assert done.returncode == 0, done.stderr
+    monkeypatch.setattr(walk, "be_patient", lambda: None)
+    monkeypatch.setattr(sys, "argv", ["walk", str(rows[0]), *words])
     walk.main()
-    monkeypatch.setattr(sys, "argv", ["walk", str(rows[0] / "nowhere")])
+    assert capsys.readouterr().out == ('{"checked": 200, "damaged": ' + str(damaged_keys()) + "}\n" if words else "")
+    monkeypatch.setattr(sys, "argv", ["walk", str(rows[0] / "nowhere"), *words])
     with pytest.raises(SystemExit):
         walk.main()
+
+
+def damaged_keys() -> str:
+    """None of the rows here has a checksum."""
+    return "[" + ", ".join(f'"{each.hex()}"' for each in sorted(map(key, range(200)))) + "]"
+
+
+def test_a_walk_beside_a_writer_sees_one_state(rows):
+    env = lmdb.open(str(rows[0]), map_size=2**20 * 5)
+    for start in range(0, 200, 20):
+        with env.begin(write=True) as txn:
+            for number in range(start, start + 20):
+                txn.delete(key(number))
+                txn.put(key(1000 + number), bytes(2000))
+        integrity.walk_in_child(rows[0], beside=True)
+    env.close()
 
 
 def test_clean_means_untouched(rows):

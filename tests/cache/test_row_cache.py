@@ -298,9 +298,7 @@ def test_generations_are_remembered_and_bounded(stepped):
     other = stepped.cache.generation(fingerprint="0", signature=SIGNATURE, static=static, execution={"a": "b"})
     assert other != first
     again = {"k": np.array([1, 2])}
-    assert stepped.cache.generation(
-        fingerprint="0", signature=SIGNATURE, static=again, execution={"a": "b"}
-    ) is other
+    assert stepped.cache.generation(fingerprint="0", signature=SIGNATURE, static=again, execution={"a": "b"}) is other
     for number in range(MOST_GENERATIONS):
         stepped.cache.generation(fingerprint=str(number + 1), signature=SIGNATURE)
     assert stepped.cache.generation(fingerprint="0", signature=SIGNATURE) is not first
