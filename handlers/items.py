@@ -202,7 +202,7 @@ class ModelFace:
     """What a handler may know of a served model version.
 
     `decoders` holds, by signature, how pictures become its rows, or the Problem (422) that says why they
-    cannot. `plans` is a handler's memory of how requests are read.
+    cannot. `plans` is a handler's memory of how requests are read. `default` is the signature of who names none.
     """
 
     name: str
@@ -211,10 +211,11 @@ class ModelFace:
     labels: Labels | None = None
     decoders: Mapping[str, PictureDecoder | Problem] = field(default_factory=dict)
     plans: dict[Any, Any] = field(default_factory=dict, repr=False, compare=False)
+    default: str = DEFAULT_SIGNATURE
 
     def signature(self, name: str = "") -> Signature:
-        """The signature of that name; of "", serving_default or the only one. Raises Problem 400."""
-        wanted = name or DEFAULT_SIGNATURE
+        """The signature of that name; of "", the default one or the only one. Raises Problem 400."""
+        wanted = name or self.default
         found = self.signatures.get(wanted)
         if found is None and not name and len(self.signatures) == 1:
             found = next(iter(self.signatures.values()))

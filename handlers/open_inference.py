@@ -20,7 +20,14 @@ from rowserve.handlers.open_inference_document import read_document
 from rowserve.handlers.open_inference_inputs import Blobs, read_inputs
 from rowserve.handlers.open_inference_outputs import wish
 from rowserve.handlers.open_inference_plan import plan_key, planned, remember
-from rowserve.handlers.open_inference_request import asked_options, field, read_wishes, request_id, unsigned
+from rowserve.handlers.open_inference_request import (
+    asked_options,
+    asked_signature,
+    field,
+    read_wishes,
+    request_id,
+    unsigned,
+)
 from rowserve.handlers.open_inference_texts import invalid, tensor_fault
 from rowserve.handlers.tensors import TensorFault, rows_of
 
@@ -37,8 +44,8 @@ def read_infer(face: ModelFace, headers: Mapping[str, str], body: Buffer) -> Que
         return found
     options = request_options(headers, PROTOCOL)
     coding = response_coding(headers.get("accept-encoding", ""))
-    signature = face.signature()
     if length == 0:
+        signature = asked_signature(face, {})
         tensors = raw_tensor(face, signature, memoryview(body))
         wishes = [wish(signature, face.name, spec.name, binary=True) for spec in signature.outputs]
         return question(face, signature, tensors, options, Form(face, wishes, "", coding))
@@ -46,10 +53,11 @@ def read_infer(face: ModelFace, headers: Mapping[str, str], body: Buffer) -> Que
     document = read_document(text)
     blobs = None if length is None else Blobs(memoryview(body)[length:], face.name)
     parameters: dict[str, Any] = field(document, "parameters", dict, {})
+    signature = asked_signature(face, parameters)
     all_binary: bool = field(parameters, "binary_data_output", bool, False)
     wishes = read_wishes(signature, face.name, document, all_binary)
     options = asked_options(options, unsigned(parameters, "priority"), unsigned(parameters, "timeout"))
-    tensors = read_inputs(face, document, blobs)
+    tensors = read_inputs(face, signature, document, blobs)
     asked = question(face, signature, tensors, options, Form(face, wishes, request_id(document), coding))
     if key is not None:
         remember(face, key, document, asked, len(body) - len(text))

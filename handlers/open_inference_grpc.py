@@ -23,6 +23,7 @@ from rowserve.handlers.open_inference_datatypes import dtype_of, tensor_from
 from rowserve.handlers.open_inference_request import (
     SHARED_MEMORY,
     asked_options,
+    asked_signature,
     no_unsigned,
     read_wishes,
     unsigned,
@@ -181,9 +182,9 @@ def read_value(message: memoryview) -> Any:
 
 def infer_question(face: ModelFace, request: InferRequest, options: Options) -> Question[bytes]:
     """The rows that a request asks for. Raises Problem 400, or 501 for what is not served."""
-    signature = face.signature()
-    wishes = read_wishes(signature, face.name, {"outputs": request.outputs}, all_binary=True)
     parameters = request.parameters
+    signature = asked_signature(face, parameters)
+    wishes = read_wishes(signature, face.name, {"outputs": request.outputs}, all_binary=True)
     options = asked_options(options, unsigned(parameters, "priority"), unsigned(parameters, "timeout"))
     try:
         rows = rows_of(signature, read_tensors(face, request))

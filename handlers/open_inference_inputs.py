@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from rowserve.graphs.rows import Array
+from rowserve.graphs.signature import Signature
 from rowserve.handlers.items import ModelFace
 from rowserve.handlers.open_inference_datatypes import dtype_of, tensor_from
 from rowserve.handlers.open_inference_document import no_json_form, tensor_of
@@ -43,7 +44,9 @@ class Blobs:
             raise invalid(f"unexpected additional input data for model {self._model!r}: {len(self._left)} bytes")
 
 
-def read_inputs(face: ModelFace, document: Mapping[str, Any], blobs: Blobs | None) -> dict[str, Array]:
+def read_inputs(
+    face: ModelFace, signature: Signature, document: Mapping[str, Any], blobs: Blobs | None
+) -> dict[str, Array]:
     """The tensors by name; `blobs` is None where all of the request is JSON. Raises Problem 400 or 501."""
     entries = objects(document, "inputs")
     tensors: dict[str, Array] = {}
@@ -54,7 +57,7 @@ def read_inputs(face: ModelFace, document: Mapping[str, Any], blobs: Blobs | Non
         tensors[name] = read_input(name[:SHOWN], entry, blobs, alone=len(entries) == 1)
     if blobs is not None:
         blobs.finish()
-    wanted = len(face.signature().inputs)
+    wanted = len(signature.inputs)
     if not tensors and wanted:
         raise invalid(f"expected {wanted} inputs but got 0 inputs for model {face.name!r}")
     return tensors

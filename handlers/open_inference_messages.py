@@ -17,7 +17,8 @@ INFERENCE = ProtoTable(
         "ServerMetadataResponse": "string name = 1; string version = 2; repeated string extensions = 3",
         "ModelMetadataResponse": """
             string name = 1; repeated string versions = 2; string platform = 3; repeated TensorMetadata inputs = 4;
-            repeated TensorMetadata outputs = 5""",
+            repeated TensorMetadata outputs = 5; map<string, InferParameter> parameters = 6""",
+        "InferParameter": "string string_param = 3 of parameter_choice",
         "ModelMetadataResponse.TensorMetadata": "string name = 1; string datatype = 2; repeated int64 shape = 3",
         "RepositoryIndexResponse": "repeated ModelIndex models = 1",
         "RepositoryIndexResponse.ModelIndex": """

@@ -17,6 +17,7 @@ from rowserve.graphs.rows import Buffer
 from rowserve.graphs.signature import STRING, Signature, TensorSpec
 from rowserve.handlers.items import Encoded, ModelFace
 from rowserve.handlers.open_inference_datatypes import NAMES, datatype_of
+from rowserve.handlers.open_inference_request import SIGNATURE_NAME, asked_signature
 from rowserve.handlers.open_inference_texts import CONTENT_TYPE, invalid
 
 PLATFORM = "tensorflow_savedmodel"
@@ -63,15 +64,19 @@ def server_metadata(version: str) -> dict[str, Any]:
     return {"name": "rowserve", "version": version, "extensions": list(EXTENSIONS)}
 
 
-def model_metadata(face: ModelFace, versions: Iterable[int]) -> dict[str, Any]:
-    """The model's tensors; the leading dimension of rows is -1. Raises Problem 400 without a default signature."""
-    signature = face.signature()
+def model_metadata(face: ModelFace, versions: Iterable[int], name: str = "") -> dict[str, Any]:
+    """The tensors of the signature of that name, or of the default one; the leading dimension of rows is -1. Where
+    there are other signatures, `parameters` lists them. Raises Problem 400."""
+    signature = asked_signature(face, {SIGNATURE_NAME: name})
+    others = sorted(face.signatures.keys() - {signature.name})
+    told = {SIGNATURE_NAME: signature.name, "other_signatures": ",".join(others)}
     return {
         "name": face.name,
         "versions": [str(version) for version in versions],
         "platform": PLATFORM,
         "inputs": [tensor_metadata(spec) for spec in signature.inputs],
         "outputs": [tensor_metadata(spec) for spec in signature.outputs],
+        **({"parameters": told} if others else {}),
     }
 
 
@@ -91,7 +96,7 @@ def model_config(face: ModelFace, serving: Serving) -> dict[str, Any]:
 
     `max_batch_size` is what a request may hold at once, since rows of all requests are batched here anyway.
     """
-    signature = face.signature()
+    signature = asked_signature(face, {})
     in_rows = batches(signature)
     config: dict[str, Any] = {
         "name": face.name,

@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import Any
 
 from rowserve.graphs.signature import Signature
-from rowserve.handlers.items import Options, Priority
+from rowserve.handlers.items import ModelFace, Options, Priority
 from rowserve.handlers.json_values import kind_of
 from rowserve.handlers.open_inference_outputs import Wish, wish
 from rowserve.handlers.open_inference_texts import invalid, unsupported
@@ -18,6 +18,7 @@ from rowserve.handlers.problem import Problem
 
 LARGEST = 2**64 - 1
 SHARED_MEMORY = "shared_memory_region"
+SIGNATURE_NAME = "signature_name"
 
 
 def field(entry: Mapping[str, Any], name: str, kind: type, default: Any = None) -> Any:
@@ -61,6 +62,16 @@ def shape_of(entry: Mapping[str, Any]) -> tuple[int, ...]:
     if any(type(size) is not int or not 0 <= size <= LARGEST for size in shape):
         raise no_unsigned("shape")
     return tuple(shape)
+
+
+def asked_signature(face: ModelFace, parameters: Mapping[str, Any]) -> Signature:
+    """The signature that the request's parameter names, or the default one. Raises Problem 400."""
+    name: str = field(parameters, SIGNATURE_NAME, str, "")
+    try:
+        return face.signature(name)
+    except Problem as problem:
+        told = f"the request's parameter {SIGNATURE_NAME!r} names one, and the model's card (`signature`) the default"
+        raise invalid(f"{problem.detail}; {told}") from None
 
 
 def request_id(document: Mapping[str, Any]) -> str:

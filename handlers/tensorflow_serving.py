@@ -66,7 +66,7 @@ def numbers_only(face: ModelFace, body: Buffer) -> PredictRequest | None:
     tail = TAIL.fullmatch(rest, rest.rfind(b"]") + 1)
     if head is None or tail is None or None not in (head[1], tail[1]):
         return None
-    signature = face.signatures.get(name_of(head[1] or tail[1] or b""))
+    signature = face.signatures.get((head[1] or tail[1] or b"").decode("utf-8", "replace") or face.default)
     if signature is None or len(signature.inputs) != 1:
         return None
     spec = signature.inputs[0]
@@ -81,11 +81,6 @@ def numbers_only(face: ModelFace, body: Buffer) -> PredictRequest | None:
     if array is None or not fits(array.shape, (None, *row)):
         return None
     return PredictRequest(signature, [Rows({spec.name: array}, len(array))], head[2] == b"instances")
-
-
-def name_of(raw: bytes) -> str:
-    """A signature's name as it stands in the text; "" is the default one."""
-    return raw.decode("utf-8", "replace") or "serving_default"
 
 
 def by_document(face: ModelFace, document: dict[str, Any]) -> PredictRequest:
@@ -127,7 +122,7 @@ def serving_signature(face: ModelFace, name: str) -> Signature:
     try:
         return face.signature(name)
     except Problem as problem:
-        told = f'Serving signature name: "{name or "serving_default"}" not found in signature def'
+        told = f'Serving signature name: "{name or face.default}" not found in signature def'
         raise invalid(f"{told} ({problem.detail})") from None
 
 

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from rowserve.graphs.rows import Array, Buffer, as_bytes
-from rowserve.graphs.signature import DEFAULT_SIGNATURE, Signature
+from rowserve.graphs.signature import Signature
 from rowserve.handlers.grpc_status import GrpcProblem
 from rowserve.handlers.items import Answer, ModelFace, Options, Question
 from rowserve.handlers.problem import Problem
@@ -133,7 +133,7 @@ def signature_of(face: ModelFace, name: str) -> Signature:
     try:
         return face.signature(name)
     except Problem as problem:
-        told = f'Serving signature key "{name or DEFAULT_SIGNATURE}" not found. ({problem.detail})'
+        told = f'Serving signature key "{name or face.default}" not found. ({problem.detail})'
         raise GrpcProblem("FAILED_PRECONDITION", 400, told) from None
 
 

@@ -23,7 +23,8 @@ def as_written(signature: Signature, ranks: Mapping[str, int]) -> Signature:
 
 def lacks_last(spec: TensorSpec, rank: int | None) -> bool:
     """Whether a row of that rank is one of the spec but for a last dimension of 1."""
-    return spec.batched and bool(spec.shape) and spec.shape[-1:] == (1,) and rank == len(spec.shape or ()) - 1
+    shape = spec.shape or ()
+    return spec.batched and shape[-1:] == (1,) and rank == len(shape) - 1
 
 
 def without_last(spec: TensorSpec) -> TensorSpec:

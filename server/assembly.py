@@ -23,8 +23,9 @@ from rowserve.graphs.errors import GraphError
 from rowserve.graphs.execution import schedulable_cores
 from rowserve.graphs.fingerprint import fingerprint
 from rowserve.graphs.load_settings import LoadSettings
+from rowserve.graphs.signature import DEFAULT_SIGNATURE
 from rowserve.graphs.thread import GraphThread, Session
-from rowserve.handlers.items import Labels, ModelFace
+from rowserve.handlers.items import Labels, ModelFace, plain_names
 from rowserve.handlers.pictures import picture_decoders
 from rowserve.server.batcher import Batcher
 from rowserve.server.card import BadSettings, Card
@@ -153,6 +154,7 @@ class Assembly:
             about.signatures,
             labels(source, about),
             picture_decoders(card.picture, about.signatures, self.config.limits.pixels),
+            default=default_signature(source, about),
         )
         limits = BatchLimits(
             card.batch.max_rows,
@@ -237,6 +239,15 @@ def broken(state: ModelState, error: BaseException) -> ModelState:
     state.state, state.fault = "broken", str(error) or type(error).__name__
     log.error("model %s version %d did not load: %s", state.name, state.version, state.fault)
     return state
+
+
+def default_signature(source: ModelSource, about: ModelDescription) -> str:
+    """The signature of clients that name none. Raises BadSettings where the card names one that is not there."""
+    wanted = source.card.signature
+    if wanted and wanted not in about.signatures:
+        there = plain_names(sorted(about.signatures))
+        raise BadSettings(f"model {source.name}: its card says signature = {wanted!r}; there is: {there}")
+    return wanted or DEFAULT_SIGNATURE
 
 
 def labels(source: ModelSource, about: ModelDescription) -> Labels | None:

@@ -60,12 +60,13 @@ class CacheCard(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
 
 
 class Card(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
-    """The whole card. `engine` runs the model, OpenVINO in that `precision`; `static_inputs` names inputs without the
-    batch dimension; `outputs` narrows what is computed and kept; `allow_ops` lets a graph in that holds these otherwise
-    forbidden ops."""
+    """The whole card. `engine` runs the model, OpenVINO in that `precision`; `signature` is that of clients that name
+    none; `static_inputs` names inputs without the batch dimension; `outputs` narrows what is computed and kept;
+    `allow_ops` lets a graph in that holds these otherwise forbidden ops."""
 
     engine: Engine = "tensorflow"
     precision: Precision = "f32"
+    signature: str = ""
     picture: PictureCard = PictureCard()
     labels: LabelsCard = LabelsCard()
     batch: BatchCard = BatchCard()

@@ -94,6 +94,7 @@ class OpenInference:
         """A model's tensors."""
         face = self._served("ModelMetadataRequest", message).face
         told = model_metadata(face, ready_versions(self._models, face.name))
+        told["parameters"] = {name: {"string_param": value} for name, value in told.get("parameters", {}).items()}
         return ModelMetadataResponse(**told).SerializeToString()
 
     def config(self, message: bytes, _: Metadata) -> bytes:

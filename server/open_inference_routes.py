@@ -16,6 +16,7 @@ from rowserve.handlers.open_inference_models import (
     server_metadata,
     wants_only_ready,
 )
+from rowserve.handlers.open_inference_request import SIGNATURE_NAME
 from rowserve.handlers.open_inference_statistics import statistics_document
 from rowserve.handlers.open_inference_texts import encode_fault, unsupported
 from rowserve.handlers.problem import Problem
@@ -23,7 +24,7 @@ from rowserve.server import probes
 from rowserve.server.faults import NotAllowed
 from rowserve.server.open_inference_catalog import UNSUPPORTED, figures, find, index, ready_versions, serving
 from rowserve.server.openapi import own_version
-from rowserve.server.routing import ASKING, BINARY, JSON, Opened, RouteTable
+from rowserve.server.routing import ASKING, BINARY, JSON, Opened, Parameter, RouteTable
 from rowserve.server.target import decoded_path
 
 if TYPE_CHECKING:
@@ -79,11 +80,18 @@ def get_models(api: Api, request: ApiRequest) -> Opened:
     return document({"models": sorted({entry.name for entry in index(api.models)})})
 
 
-@TABLE.route("GET", MODEL, "Open Inference: a model's versions, inputs and outputs.", statuses=(400, 404, 503))
+@TABLE.route(
+    "GET",
+    MODEL,
+    "Open Inference: a model's versions, inputs and outputs.",
+    query=(Parameter(SIGNATURE_NAME, "The signature, where it is not to be the default one."),),
+    statuses=(400, 404, 503),
+)
 def get_model(api: Api, request: ApiRequest, model: str, version: str = "") -> Opened:
     """The model's metadata."""
     face = find(api.models, model, version).face
-    return document(model_metadata(face, ready_versions(api.models, model)))
+    name = request.query.get(SIGNATURE_NAME, [""])[-1]
+    return document(model_metadata(face, ready_versions(api.models, model), name))
 
 
 @TABLE.route("GET", f"{MODEL}/ready", "Open Inference: whether a model answers.", statuses=(404, 503))

@@ -117,6 +117,19 @@ def two_signatures(folder: Path) -> Path:
 
 
 @recipe
+def no_default(folder: Path) -> Path:
+    """`embed`: x [N,4] -> e [N,3]; `score`: x -> s [N]. Neither is serving_default."""
+    tf = tensorflow()
+    module = tf.Module()
+    module.w = tf.Variable(numbers(4, 3))
+    spec = [tf.TensorSpec([None, 4], tf.float32, name="x")]
+    embed = tf.function(lambda x: {"e": x @ module.w}, input_signature=spec)
+    score = tf.function(lambda x: {"s": tf.reduce_sum(x, 1)}, input_signature=spec)
+    tf.saved_model.save(module, str(folder), signatures={"embed": embed, "score": score})
+    return folder
+
+
+@recipe
 def several_inputs(folder: Path) -> Path:
     """a [N,3] float32, b [N] int64, c [N] string -> total [N] float32, said [N] string."""
     tf = tensorflow()

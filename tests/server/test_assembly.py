@@ -105,6 +105,19 @@ def test_a_model_is_loaded_on_its_own_thread_and_answers(house, linear):
     assert 'rowserve_batches_total{model="linear",reason="idle",version="1"} 2.0' in told
 
 
+def test_a_card_names_the_signature_of_who_names_none(house, tmp_path):
+    RECIPES["no_default"](tmp_path / "m" / "1")
+    card = tmp_path / "m" / "rowserve.toml"
+    card.write_text('signature = "score"\n')
+    _, _, state = house.serve(tmp_path / "m")
+    assert state.model is not None
+    assert state.model.face.signature().name == "score"
+    card.write_text('signature = "scores"\n')
+    _, _, state = house.serve(tmp_path / "m")
+    assert state.state == "broken"
+    assert "signature = 'scores'; there is: embed, score" in state.fault
+
+
 def test_a_models_batches_count_when_threads_share_a_core(house, linear):
     assembly, reactor, state = house.serve(linear)
     ((work, _),) = assembly.one_core._watched

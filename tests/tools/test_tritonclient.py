@@ -29,6 +29,7 @@ MODELS = [
     "no_row_input",
     "mean_of_batch",
     "fixed_eight",
+    "no_default",
 ]
 LABELS = "ant\nbee\ncow\n"
 
@@ -380,6 +381,16 @@ def test_grpc_rows_are_those_of_http(client, remote):
     assert after.inference_count == before.inference_count
     assert after.inference_stats.compute_infer.ns > 0
     assert len(remote.get_inference_statistics().model_stats) == len(MODELS)
+
+
+@pytest.mark.parametrize("door", ["http", "grpc"])
+def test_a_signature_by_name(client, remote, door):
+    module, asked = (triton, client) if door == "http" else (triton_grpc, remote)
+    x = np.arange(8, dtype=np.float32).reshape(2, 4)
+    for name, output, shape in (("embed", "e", (2, 3)), ("score", "s", (2,))):
+        result = asked.infer("no_default", [given("x", x, module)], parameters={"signature_name": name})
+        assert result.as_numpy(output).shape == shape
+    assert "embed, score" in fails(lambda: asked.infer("no_default", [given("x", x, module)])).message()
 
 
 def test_grpc_the_server_and_its_models(client, remote):
