@@ -25,13 +25,14 @@ from rowserve.graphs.fingerprint import fingerprint
 from rowserve.graphs.load_settings import LoadSettings
 from rowserve.graphs.signature import DEFAULT_SIGNATURE
 from rowserve.graphs.thread import GraphThread, Session
-from rowserve.handlers.items import Labels, ModelFace, plain_names
+from rowserve.handlers.items import ModelFace, plain_names
 from rowserve.handlers.pictures import picture_decoders
 from rowserve.server.batcher import Batcher
 from rowserve.server.card import BadSettings, Card
 from rowserve.server.config import Config, cache_bytes, cache_folder
-from rowserve.server.discovery import ModelSource, labels_file
+from rowserve.server.discovery import ModelSource
 from rowserve.server.engine_threads import load_patiently
+from rowserve.server.labels import labels_of
 from rowserve.server.metrics import Metrics
 from rowserve.server.models import Models, ModelState, ServedModel, ServedSignature
 from rowserve.server.one_core import LinuxCores, OneCore, Work
@@ -152,7 +153,7 @@ class Assembly:
             source.name,
             source.version,
             about.signatures,
-            labels(source, about),
+            labels_of(source, about),
             picture_decoders(card.picture, about.signatures, self.config.limits.pixels),
             default=default_signature(source, about),
         )
@@ -248,25 +249,3 @@ def default_signature(source: ModelSource, about: ModelDescription) -> str:
         there = plain_names(sorted(about.signatures))
         raise BadSettings(f"model {source.name}: its card says signature = {wanted!r}; there is: {there}")
     return wanted or DEFAULT_SIGNATURE
-
-
-def labels(source: ModelSource, about: ModelDescription) -> Labels | None:
-    """The names of a classifier's outputs, if the model has any. Raises BadSettings where they do not fit."""
-    file = labels_file(source)
-    if file is None:
-        return None
-    try:
-        names = file.read_text(encoding="utf-8").splitlines()
-    except UnicodeDecodeError as error:
-        raise BadSettings(f"model {source.name}: {file} is not UTF-8 text: {error.reason}") from None
-    wanted = source.card.labels.output
-    outputs = {spec.name: spec for signature in about.signatures.values() for spec in signature.outputs}
-    fitting = [name for name, spec in outputs.items() if spec.shape == (len(names),)]
-    if wanted and wanted not in outputs:
-        raise BadSettings(f"model {source.name}: its card names the output {wanted!r}; there is: {', '.join(outputs)}")
-    if wanted and outputs[wanted].shape != (len(names),):
-        shape = outputs[wanted].shape
-        raise BadSettings(f"model {source.name}: {len(names)} labels do not fit output {wanted} of row shape {shape}")
-    if not wanted and len(fitting) != 1:
-        raise BadSettings(f"model {source.name}: say in its card which output its {len(names)} labels belong to")
-    return Labels(wanted or fitting[0], names)

@@ -13,6 +13,8 @@ from rowserve.handlers.items import plain_names
 from rowserve.server.card import BadSettings, Card, read_card
 from rowserve.server.models import NAME
 
+LABELS_FILE = "labels.txt"
+
 
 @dataclass(frozen=True)
 class ModelSource:
@@ -61,8 +63,7 @@ def at(name: str, path: Path) -> Iterator[ModelSource]:
         raise BadSettings(f"model {name}: there is no folder {path}")
     if holds_model(path):
         numbered = path.name.isdecimal() and int(path.name) > 0
-        home = path.parent if numbered and not (path / "rowserve.toml").exists() else path
-        card, fault = card_or_fault(home)
+        card, fault = card_or_fault(card_folder(path))
         yield source(name, int(path.name) if numbered else 1, path, card, fault)
         return
     found = versions(path)
@@ -73,6 +74,12 @@ def at(name: str, path: Path) -> Iterator[ModelSource]:
     card, fault = card_or_fault(path)
     for version, folder in sorted(found.items()):
         yield source(name, version, folder, card, fault)
+
+
+def card_folder(version: Path) -> Path:
+    """Where the card of a version lies: beside its folder where that bears a number, unless there is one in it."""
+    numbered = version.name.isdecimal() and int(version.name) > 0
+    return version.parent if numbered and not (version / "rowserve.toml").exists() else version
 
 
 def source(name: str, version: int, path: Path, card: Card, fault: str) -> ModelSource:
@@ -132,12 +139,15 @@ def versions(folder: Path) -> dict[int, Path]:
 
 
 def labels_file(source: ModelSource) -> Path | None:
-    """Where the labels of a model lie, if it has any. Raises BadSettings where the card's file is not there."""
+    """Where the labels of a model lie, if it has any: where the card says, else labels.txt in the version's
+    assets.extra, or beside the card. Raises BadSettings where the card's file is not there."""
     named = source.card.labels.file
     if named:
         for folder in (source.path.parent, source.path, source.path / "assets.extra"):
             if (folder / named).is_file():
                 return folder / named
-        raise BadSettings(f"model {source.name}: there are no labels {named!r} beside its card or in {source.path}")
-    shipped = source.path / "assets.extra" / "labels.txt"
-    return shipped if shipped.is_file() else None
+        raise BadSettings(f"labels.file: there is no {named!r} beside the card or in {source.path}")
+    for folder in (source.path / "assets.extra", card_folder(source.path)):
+        if (folder / LABELS_FILE).is_file():
+            return folder / LABELS_FILE
+    return None

@@ -192,17 +192,18 @@ def test_a_bad_card_breaks_its_model_and_no_other(house, linear, tmp_path):
     assert "max_row" in states[0].fault
 
 
-def test_labels_that_do_not_fit_are_a_fault_of_the_model(house, linear, tmp_path):
+def test_a_model_whose_labels_do_not_fit_serves_without_them(house, linear, tmp_path, caplog):
     copy = shutil.copytree(linear, tmp_path / "labelled")
     (copy / "assets.extra").mkdir()
-    (copy / "assets.extra" / "labels.txt").write_text("a\nb\n")
-    _, _, state = house.serve(copy)
-    assert state.state == "broken"
-    assert "labels" in state.fault
-    (copy / "assets.extra" / "labels.txt").write_bytes(b"\xff\nb\nc\n")
-    house.close()
-    _, _, state = house.serve(copy)
-    assert "labels.txt is not UTF-8" in state.fault
+    for names, told in ((b"a\nb\n", "labels.output: 2 labels fit no output"), (b"\xff\nb\nc\n", "not UTF-8")):
+        (copy / "assets.extra" / "labels.txt").write_bytes(names)
+        caplog.clear()
+        _, _, state = house.serve(copy)
+        assert state.state == "ready"
+        assert state.model.face.labels is None
+        (line,) = [r.getMessage() for r in caplog.records if "labels" in r.getMessage()]
+        assert told in line
+        house.close()
     (copy / "assets.extra" / "labels.txt").write_text("a\nb\nc\n")
     house.close()
     _, _, state = house.serve(copy)

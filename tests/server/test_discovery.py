@@ -124,8 +124,11 @@ def test_a_folder_that_cannot_be_a_model_does_not_keep_the_others_from_serving(m
 def test_labels_come_from_the_card_or_from_the_version(models):
     (source,) = (source for source in discover(models, {}) if source.name == "dogs")
     assert labels_file(source) is None
+    beside = models / "dogs" / "labels.txt"
+    beside.write_text("rex\n")
+    assert labels_file(source) == beside
     shipped = source.path / "assets.extra" / "labels.txt"
-    shipped.parent.mkdir()
+    shipped.parent.mkdir(exist_ok=True)
     shipped.write_text("rex\n")
     assert labels_file(source) == shipped
     (models / "dogs" / "rowserve.toml").write_text("[labels]\nfile = 'names.txt'\n")
