@@ -11,6 +11,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from rowserve.graphs.signature import Signature, TensorSpec
+from rowserve.handlers.empty_batches import question_of
 from rowserve.handlers.graphpipe_metadata import BINARY, carried, metadata
 from rowserve.handlers.graphpipe_slots import Slots
 from rowserve.handlers.graphpipe_tensors import infer_response, tensor
@@ -42,7 +43,7 @@ def read_request(face: ModelFace, headers: Mapping[str, str], body: Buffer) -> Q
     signature = face.signature()
     names = output_names(signature, inference)
     rows = rows_of(signature, input_tensors(signature, inference))
-    return Question(signature, [rows], request_options(headers, PROTOCOL), partial(encode_outputs, names))
+    return question_of(signature, rows, request_options(headers, PROTOCOL), partial(encode_outputs, names))
 
 
 def input_tensors(signature: Signature, inference: Slots) -> dict[str, Array]:

@@ -12,6 +12,7 @@ from typing import Any
 
 from rowserve.graphs.rows import Array, Buffer
 from rowserve.graphs.signature import STRING, Signature, TensorSpec
+from rowserve.handlers.empty_batches import question_of
 from rowserve.handlers.http_headers import request_options
 from rowserve.handlers.items import Encoded, ModelFace, Options, Question
 from rowserve.handlers.open_inference_answer import Form, encode, response_coding
@@ -72,7 +73,7 @@ def question(
         rows = rows_of(signature, tensors)
     except TensorFault as fault:
         raise tensor_fault(face, fault) from None
-    return Question(signature, [rows], options, partial(encode, form))
+    return question_of(signature, rows, options, partial(encode, form))
 
 
 def header_length(value: str | None, body: int) -> int | None:

@@ -79,7 +79,7 @@ def output_parts(form: Form, answer: Answer) -> list[tuple[Wish, Sequence[int], 
     only = sole_tensor(form, answer)
     if only is not None:
         packed = [row for row in answer.packed if row is not None]
-        return [(only, (len(packed), *(size or 0 for size in only.spec.shape or ())), packed)]
+        return [(only, (len(packed), *(size or 0 for size in answer.layout.specs[0].shape or ())), packed)]
     arrays = given(answer, form.wishes, form.face.labels)
     return [
         (wish, array.shape, [tensor_bytes(array) if wish.binary else tensor_json(wish.spec.name, array)])

@@ -16,6 +16,7 @@ import numpy as np
 
 from rowserve.graphs.rows import Array, Buffer
 from rowserve.handlers import proto_wire
+from rowserve.handlers.empty_batches import question_of
 from rowserve.handlers.items import Answer, ModelFace, Options, Question
 from rowserve.handlers.open_inference_answer import Form, output_parts
 from rowserve.handlers.open_inference_contents import read_contents
@@ -190,7 +191,7 @@ def infer_question(face: ModelFace, request: InferRequest, options: Options) -> 
         rows = rows_of(signature, read_tensors(face, request))
     except TensorFault as fault:
         raise tensor_fault(face, fault) from None
-    return Question(signature, [rows], options, partial(encode_infer, Form(face, wishes, request.id, "")))
+    return question_of(signature, rows, options, partial(encode_infer, Form(face, wishes, request.id, "")))
 
 
 def read_tensors(face: ModelFace, request: InferRequest) -> Mapping[str, Array]:

@@ -16,6 +16,7 @@ import numpy as np
 
 from rowserve.graphs.rows import Array, Buffer, as_bytes
 from rowserve.graphs.signature import Signature
+from rowserve.handlers.empty_batches import question_of
 from rowserve.handlers.grpc_status import GrpcProblem
 from rowserve.handlers.items import Answer, ModelFace, Options, Question
 from rowserve.handlers.problem import Problem
@@ -155,7 +156,7 @@ def predict_question(face: ModelFace, request: PredictRequest, options: Options,
     rows = rows_of(written, tensors)
     flat = written is not signature
     encode = partial(encode_predict, face, signature, tuple(request.outputs) or None, flat)
-    return Question(signature, [as_declared(signature, rows) if flat else rows], options, encode)
+    return question_of(signature, as_declared(signature, rows) if flat else rows, options, encode)
 
 
 def check_names(signature: Signature, request: PredictRequest) -> None:

@@ -71,6 +71,7 @@ def test_an_empty_batch_has_an_empty_answer(url, root):
     double, total = remote.execute_multi(root, [np.empty((0, 4), np.float32)], None, None)
     assert (double.shape, total.shape) == ((0, 4), (0,))
     assert len(remote.execute(f"{url}/graphpipe/identity_string", np.empty((0, 2), dtype=object))) == 0
+    assert remote.execute(f"{url}/graphpipe/identity_float32", np.empty((0, 3), np.float32)).shape == (0, 3)
 
 
 def test_special_numbers_come_back(url):
