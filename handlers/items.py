@@ -202,7 +202,8 @@ class ModelFace:
     """What a handler may know of a served model version.
 
     `decoders` holds, by signature, how pictures become its rows, or the Problem (422) that says why they
-    cannot. `plans` is a handler's memory of how requests are read. `default` is the signature of who names none.
+    cannot. `plans` is a handler's memory of how requests are read. `default` is the signature of who names none,
+    `engine` what runs the model: tensorflow or openvino.
     """
 
     name: str
@@ -212,6 +213,7 @@ class ModelFace:
     decoders: Mapping[str, PictureDecoder | Problem] = field(default_factory=dict)
     plans: dict[Any, Any] = field(default_factory=dict, repr=False, compare=False)
     default: str = DEFAULT_SIGNATURE
+    engine: str = "tensorflow"
 
     def signature(self, name: str = "") -> Signature:
         """The signature of that name; of "", the default one or the only one. Raises Problem 400."""

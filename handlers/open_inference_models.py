@@ -20,7 +20,7 @@ from rowserve.handlers.open_inference_datatypes import NAMES, datatype_of
 from rowserve.handlers.open_inference_request import SIGNATURE_NAME, asked_signature
 from rowserve.handlers.open_inference_texts import CONTENT_TYPE, invalid
 
-PLATFORM = "tensorflow_savedmodel"
+PLATFORMS = {"tensorflow": "tensorflow_savedmodel"}  # any other engine goes by its name, as Triton's backends do
 EXTENSIONS = (
     "classification",
     "schedule_policy",
@@ -73,7 +73,7 @@ def model_metadata(face: ModelFace, versions: Iterable[int], name: str = "") -> 
     return {
         "name": face.name,
         "versions": [str(version) for version in versions],
-        "platform": PLATFORM,
+        "platform": PLATFORMS.get(face.engine, face.engine),
         "inputs": [tensor_metadata(spec) for spec in signature.inputs],
         "outputs": [tensor_metadata(spec) for spec in signature.outputs],
         **({"parameters": told} if others else {}),
@@ -100,14 +100,15 @@ def model_config(face: ModelFace, serving: Serving) -> dict[str, Any]:
     in_rows = batches(signature)
     config: dict[str, Any] = {
         "name": face.name,
-        "platform": PLATFORM,
-        "backend": "tensorflow",
+        "platform": PLATFORMS.get(face.engine, face.engine),
+        "backend": face.engine,
         "max_batch_size": serving.rows if in_rows else 0,
         "input": [{**tensor_config(spec, in_rows), "format": picture_format(spec)} for spec in signature.inputs],
         "output": [tensor_config(spec, in_rows) for spec in signature.outputs],
-        "default_model_filename": "model.savedmodel",
         "response_cache": {"enable": serving.cached},
     }
+    if face.engine == "tensorflow":
+        config["default_model_filename"] = "model.savedmodel"
     if face.labels is not None:
         for output in config["output"]:
             if output["name"] == face.labels.output:

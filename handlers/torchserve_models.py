@@ -28,6 +28,7 @@ class ModelAccount:
     max_wait_ms: int = 0
     waiting: int = 0
     room: int = 0
+    engine: str = "tensorflow"
 
 
 def encode_ping(ready: bool) -> Encoded:
@@ -61,7 +62,7 @@ def described(model: ModelAccount) -> dict[str, Any]:
         "modelName": model.name,
         "modelVersion": str(model.version),
         "modelUrl": model.name,
-        "runtime": "tensorflow",
+        "runtime": model.engine,
         "minWorkers": 1,
         "maxWorkers": 1,
         "batchSize": model.max_rows,

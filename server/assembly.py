@@ -156,6 +156,7 @@ class Assembly:
             labels_of(source, about),
             picture_decoders(card.picture, about.signatures, self.config.limits.pixels),
             default=default_signature(source, about),
+            engine=card.engine,
         )
         limits = BatchLimits(
             card.batch.max_rows,

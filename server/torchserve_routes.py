@@ -178,5 +178,12 @@ def account(state: ModelState) -> ModelAccount:
     limits, waiting = batcher.limits, batcher.rows
     wait_ms = round(1000 * limits.max_wait)
     return ModelAccount(
-        state.name, state.version, ready, limits.max_rows, wait_ms, waiting, max(limits.queue_rows - waiting, 0)
+        state.name,
+        state.version,
+        ready,
+        limits.max_rows,
+        wait_ms,
+        waiting,
+        max(limits.queue_rows - waiting, 0),
+        state.model.face.engine,
     )

@@ -274,6 +274,8 @@ def test_rows_of_two_engines_never_meet(house, linear, tmp_path):
     for name in ("one", "other"):
         assembly, reactor, state = house.serve(models / name)
         assert (state.state, state.fault) == ("ready", "")
+        assert state.model is not None
+        assert state.model.face.engine == {"one": "tensorflow", "other": "openvino"}[name]
         assert outcomes(ask(assembly, reactor, state, 1)) == ["computed"]
         assert outcomes(ask(assembly, reactor, state, 1)) == ["hit"]
         house.close()

@@ -102,3 +102,14 @@ def test_the_cards_is_that_of_every_other_protocol() -> None:
     assert server.request("POST", "/predictions/m", b"[1, 2]").json == [1, 2]
     (row,) = server.request("POST", "/rows/m", b"[1, 2]\n").lines
     assert row["outputs"] == {"only": [1, 2]}
+
+
+def test_the_platform_is_what_runs_the_model() -> None:
+    server = serving("score")
+    assert server.request("GET", "/v2/models/m").json["platform"] == "tensorflow_savedmodel"
+    for state in server.models.states():
+        model: Any = state.model
+        model.face = replace(model.face, engine="openvino")
+    assert server.request("GET", "/v2/models/m").json["platform"] == "openvino"
+    service: Any = OpenInference(server.models, server.metrics)
+    assert ModelMetadataResponse.FromString(service.model_metadata(head(1, 1) + b"m", {})).platform == "openvino"
