@@ -9,6 +9,7 @@ from rowserve.graphs.signature import Signature, TensorSpec
 from rowserve.handlers.problem import Problem
 
 SHOWN_ELEMENTS = 16
+CURL = " (curl keeps the ends of lines with --data-binary, not with -d)"
 
 
 def is_short(signature: Signature) -> bool:
@@ -50,7 +51,8 @@ def a_line_is_a_row(signature: Signature) -> str:
 
 def with_example(problem: Problem, signature: Signature) -> Problem:
     """The same problem, telling also what is to be sent."""
-    told = f"{problem.detail}; {a_line_is_a_row(signature)}"
+    joined = "after document" in problem.detail  # by curl -d, which drops the ends of lines: many newcomers' first try
+    told = f"{problem.detail}; {a_line_is_a_row(signature)}{CURL if joined else ''}"
     return Problem(problem.status, told, title=problem.title, reason=problem.reason)
 
 

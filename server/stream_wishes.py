@@ -46,7 +46,7 @@ def read_wishes(face: ModelFace, query: Query, headers: Mapping[str, str]) -> St
 
 
 def empty_body(signature: Signature) -> Problem:
-    """Of a body without a single line."""
+    """What a body without a single line is, unless it only waits for the disk."""
     return Problem(400, f"the body is empty; {a_line_is_a_row(signature)}", reason="malformed")
 
 

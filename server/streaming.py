@@ -116,7 +116,7 @@ class RowStream(BodySink):
     def complete(self) -> None:
         """There are no more."""
         self._lines.extend(self._splitter.finish())
-        if not (self._lines or self._read):
+        if not (self._lines or self._read or self._sync):  # no rows and sync=1: a wait for the disk
             self._fault = empty_body(self._signature)
         self._ended = True
         self._go_on()

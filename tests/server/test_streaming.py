@@ -357,6 +357,16 @@ def test_a_body_that_is_no_line_of_rows_is_refused_as_a_whole(body, headers, sta
     assert reply.json["detail"].startswith(words + "each line is one row, such as [1,1]")
 
 
+def test_an_empty_body_may_wait_for_the_disk():
+    server = Server()
+    client = server.connect()
+    client.send(head("POST", "/rows/m?sync=1", 0))
+    assert not client.wire.value()
+    (done,) = server.cache.syncs
+    done(None)
+    assert client.reply().status == 200
+
+
 def test_an_empty_body_that_comes_in_chunks_is_refused_too():
     client = Server().connect()
     client.send(head("POST", "/rows/m", Transfer_Encoding="chunked") + b"0\r\n\r\n")
@@ -373,3 +383,8 @@ def test_lines_that_are_no_rows_tell_once_what_a_row_is(body):
     told = ["; each line is one row, such as [1,1]" in detail for detail in details]
     assert told[0]
     assert sum(told) == 1
+
+
+def test_lines_that_curl_has_joined_are_told_as_such():
+    (line,) = Server().request("POST", "/rows/m?outputs=sum", b"[1, 2][3, 4]").lines
+    assert "curl keeps the ends of lines with --data-binary" in line["error"]["detail"]
