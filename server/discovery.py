@@ -110,8 +110,10 @@ def find(model: str, models: Path | None) -> ModelSource:
         if name.isdecimal():
             name = path.resolve().parent.name
         return pick(list(at(name if NAME.fullmatch(name) else "model", path)), "")
-    where = f"neither a model in {models} nor a folder" if models else "no such folder; for a name, give --models DIR"
-    raise BadSettings(f"{model}: {where}")
+    if models is None:
+        raise BadSettings(f"{model}: no such folder; for a name, give --models DIR")
+    there = plain_names(sorted({source.name for source in under(models)}))
+    raise BadSettings(f"{model}: neither a model in {models} nor a folder; there is: {there}")
 
 
 def pick(sources: list[ModelSource], version: str) -> ModelSource:

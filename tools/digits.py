@@ -141,14 +141,16 @@ def write_examples(folder: Path) -> None:
 @click.argument("model", type=click.Path(path_type=Path))
 @click.argument("examples", type=click.Path(file_okay=False, path_type=Path), required=False)
 def main(model: Path, examples: Path | None) -> None:
-    """Train the model and write its folder MODEL, and into the folder EXAMPLES pictures and rows to send it."""
+    """Train the model and write its folder MODEL; into EXAMPLES go pictures and rows to send it."""
     if find_spec("sklearn") is None:
         raise click.ClickException(NO_SCANS)
-    accuracy = build_digits(model)
-    click.echo(f"{model}: reads {accuracy:.1%} of the scans that it has not seen")
-    if examples is not None:
-        write_examples(examples)
-        click.echo(f"{examples}: 7.png, rows.jsonl and scans/ to send")
+    if examples is None:
+        click.echo(build_digits(model))
+        return
+    click.echo("training, for some 15 s ...", err=True)
+    build_in_child(__spec__.name, model)
+    write_examples(examples)
+    click.echo(f"{model} is the model; 7.png, rows.jsonl and scans/ in {examples} are to be sent to it")
 
 
 if __name__ == "__main__":
