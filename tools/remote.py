@@ -64,7 +64,7 @@ class RemoteRun:
     async def ready(self) -> Ready | None:
         """The door; None where there is no such server or model, and the log says so."""
         try:
-            status, body = await self._post_rows(b"", "0")
+            status, body = await self._post_rows(b"", "1")  # without rows it only waits for the disk
         except Exception as error:  # noqa: BLE001 - whatever keeps us from the server
             log.error("%s: %s", self._server, connection_fault(error))
             return None
