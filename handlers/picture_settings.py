@@ -109,7 +109,9 @@ def picture_shape(card: PictureCard, spec: TensorSpec) -> tuple[tuple[int, int],
     shape: tuple[int | None, ...] = (None, None, None) if spec.shape is None else spec.shape
     grey_plane = len(shape) == 2 and card.colour == "grey"
     if len(shape) != 3 and not grey_plane:
-        raise cannot(f"input {spec.name} has rows of shape {list(shape)}, not [height, width, channels]")
+        told = f"input {spec.name} has rows of shape {list(shape)}, not [height, width, channels]"
+        grey = '; if they are grey pictures, write colour = "grey" under [picture] in the model\'s card'
+        raise cannot(told + grey if len(shape) == 2 else told)
     channels = 1 if grey_plane else shape[2]
     if channels is None:
         channels = 1 if card.colour == "grey" else 3

@@ -235,7 +235,7 @@ def test_mean_and_std_count_in_pixels_or_in_the_range():
         (PictureCard(), {"dtype": "int8"}, "pixels do not fit"),
         (PictureCard(), {"shape": (4, 6, 4)}, "4 channels"),
         (PictureCard(), {"shape": (64,)}, "not [height, width, channels]"),
-        (PictureCard(), {"shape": (8, 8)}, "not [height, width, channels]"),
+        (PictureCard(), {"shape": (8, 8)}, "not [height, width, channels]; if they are grey pictures, write colour ="),
         (PictureCard(), {"shape": (None, None, 3)}, "write size = [height, width]"),
         (PictureCard(size=(5, 5)), {}, "size = [5, 5]"),
         (PictureCard(colour="grey"), {}, "colour = 'grey'"),
