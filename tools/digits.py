@@ -24,7 +24,7 @@ NAME = "digits"
 TRAINING_ROWS = 1347
 EPOCHS = 20
 WORST = 0.97
-NO_SCANS = "the scans are not here: pip install 'rowserve[demo]', or scikit-learn"
+NO_SCANS = "the scans of digits are not here: pip install scikit-learn"
 CARD = """\
 # How pictures become rows, how answers read, and how many rows a batch takes.
 [picture]
