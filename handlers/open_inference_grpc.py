@@ -39,6 +39,7 @@ NAME, VERSION, ID, PARAMETERS, INPUTS, OUTPUTS, RAW = 1, 2, 3, 4, 5, 6, 7  # of 
 TENSOR_DATATYPE, TENSOR_SHAPE, TENSOR_PARAMETERS, TENSOR_CONTENTS = 2, 3, 4, 5  # of an input, behind its name
 OUTPUT_PARAMETERS = 2  # of an output that is asked for, behind its name
 ANSWERED_OUTPUTS, ANSWERED_RAW = 5, 6  # of a ModelInferResponse
+STREAM_ERROR, STREAM_RESPONSE = 1, 2  # of a ModelStreamInferResponse
 INT64 = np.dtype(np.int64)
 DOUBLE = struct.Struct("<d")
 MOST_TENSORS = 4096
@@ -254,6 +255,16 @@ def about(model: str, version: int) -> bytes:
 def output_head(name: str, datatype: str) -> bytes:
     """An output's name and datatype."""
     return string(NAME, name) + string(TENSOR_DATATYPE, datatype)
+
+
+def stream_answer(response: bytes) -> bytes:
+    """A ModelStreamInferResponse of a ModelInferResponse."""
+    return head(STREAM_RESPONSE, len(response)) + response
+
+
+def stream_fault(message: str) -> bytes:
+    """A ModelStreamInferResponse of what is wrong with one request of the stream; the next ones are answered."""
+    return string(STREAM_ERROR, message)
 
 
 def read_names(kind: str, message: bytes) -> tuple[str, str]:

@@ -18,6 +18,12 @@ INFERENCE = ProtoTable(
         "ModelMetadataResponse": """
             string name = 1; repeated string versions = 2; string platform = 3; repeated TensorMetadata inputs = 4;
             repeated TensorMetadata outputs = 5; map<string, InferParameter> parameters = 6""",
+        "TraceSettingResponse": "map<string, TraceSettingResponse.SettingValue> settings = 1",
+        "TraceSettingResponse.SettingValue": "repeated string value = 1",
+        "LogSettingsResponse": "map<string, LogSettingsResponse.SettingValue> settings = 1",
+        "LogSettingsResponse.SettingValue": """
+            bool bool_param = 1 of parameter_choice; uint32 uint32_param = 2 of parameter_choice;
+            string string_param = 3 of parameter_choice""",
         "InferParameter": "string string_param = 3 of parameter_choice",
         "ModelMetadataResponse.TensorMetadata": "string name = 1; string datatype = 2; repeated int64 shape = 3",
         "RepositoryIndexResponse": "repeated ModelIndex models = 1",
@@ -67,4 +73,6 @@ ServerMetadataResponse = MESSAGES["ServerMetadataResponse"]
 ModelMetadataResponse = MESSAGES["ModelMetadataResponse"]
 ModelConfigResponse = MESSAGES["ModelConfigResponse"]
 ModelStatisticsResponse = MESSAGES["ModelStatisticsResponse"]
+TraceSettingResponse = MESSAGES["TraceSettingResponse"]
+LogSettingsResponse = MESSAGES["LogSettingsResponse"]
 RepositoryIndexResponse = MESSAGES["RepositoryIndexResponse"]

@@ -10,7 +10,7 @@ import asyncio
 import logging
 import socket
 import threading
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from concurrent.futures import Future
 from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
@@ -19,7 +19,7 @@ from rowserve.handlers.http_headers import cache_status, server_timing
 from rowserve.handlers.problem import Problem
 from rowserve.server.grpc_asking import Asking, Way
 from rowserve.server.grpc_log import tidy_library_log
-from rowserve.server.grpc_service import Asked, Method, Service, Several
+from rowserve.server.grpc_service import Asked, Method, Service, Several, Stream
 from rowserve.server.one_core import Work
 
 try:
@@ -180,6 +180,10 @@ class GrpcLane:
                 name: grpc.unary_unary_rpc_method_handler(self._handler(service, name, method))
                 for name, method in service.methods.items()
             }
+            handlers |= {
+                name: grpc.stream_stream_rpc_method_handler(self._stream_handler(service, name, stream))
+                for name, stream in service.streams.items()
+            }
             self._server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service.name, handlers),))
         port: int = self._server.add_insecure_port(address)
         await self._server.start()
@@ -195,35 +199,55 @@ class GrpcLane:
 
     def _handler(self, service: Service, name: str, method: Method) -> Callable[[bytes, Any], Any]:
         route = f"/{service.name}/{name}"
-        count, clock = self._metrics.request, self._loop.time
 
         async def handle(message: bytes, context: Any) -> bytes:
-            began = clock()
-            self._running += 1
-            self._calls += 1
-            try:
-                reply = method(message, dict(context.invocation_metadata()))
-                response = reply if isinstance(reply, bytes) else await self._ask(reply, context)
-                count(route, "OK", clock() - began)
-                return response
-            except Problem as problem:
-                code, told = service.fault(problem.with_traceback(None))  # its frames hold the message and the answer
-            except asyncio.CancelledError:
-                left = context.time_remaining()
-                late = left is not None and left <= 0
-                count(route, "DEADLINE_EXCEEDED" if late else "CANCELLED", clock() - began)
-                raise
-            except Exception:
-                log.exception("%s failed", route)
-                code, told = service.fault(CRASHED)
-            finally:
-                self._running -= 1
-                if not self._running:
-                    self._quiet.set()
-            count(route, code, clock() - began)
+            reply = await self._response(service, route, method, message, context)
+            if isinstance(reply, bytes):
+                return reply
+            code, told = reply
             return await context.abort(grpc.StatusCode[code], told)  # type: ignore[no-any-return]
 
         return handle
+
+    def _stream_handler(self, service: Service, name: str, stream: Stream) -> Callable[[Any, Any], Any]:
+        route = f"/{service.name}/{name}"
+
+        async def handle(messages: AsyncIterator[bytes], context: Any) -> AsyncIterator[bytes]:
+            async for message in messages:
+                reply = await self._response(service, route, stream.method, message, context)
+                yield stream.answer(reply) if isinstance(reply, bytes) else stream.fault(reply[1])
+
+        return handle
+
+    async def _response(
+        self, service: Service, route: str, method: Method, message: bytes, context: Any
+    ) -> bytes | tuple[str, str]:
+        """The response to one message, or the code and the text of what is wrong; either is counted."""
+        count, clock = self._metrics.request, self._loop.time
+        began = clock()
+        self._running += 1
+        self._calls += 1
+        try:
+            reply = method(message, dict(context.invocation_metadata()))
+            response = reply if isinstance(reply, bytes) else await self._ask(reply, context)
+            count(route, "OK", clock() - began)
+            return response
+        except Problem as problem:
+            code, told = service.fault(problem.with_traceback(None))  # its frames hold the message and the answer
+        except asyncio.CancelledError:
+            left = context.time_remaining()
+            late = left is not None and left <= 0
+            count(route, "DEADLINE_EXCEEDED" if late else "CANCELLED", clock() - began)
+            raise
+        except Exception:
+            log.exception("%s failed", route)
+            code, told = service.fault(CRASHED)
+        finally:
+            self._running -= 1
+            if not self._running:
+                self._quiet.set()
+        count(route, code, clock() - began)
+        return code, told
 
     async def _ask(self, reply: Asked | Several, context: Any) -> bytes:
         parts: list[bytes] = []

@@ -23,7 +23,7 @@ a code and a message. It must not block. `encode` runs on the lane as well. `grp
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from rowserve.handlers.grpc_status import grpc_fault
@@ -57,12 +57,23 @@ Method = Callable[[bytes, Metadata], Reply]
 
 
 @dataclass(frozen=True)
+class Stream:
+    """A method whose requests and answers come in streams: each request is answered in its turn, as `method` answers
+    one. `answer` and `fault` write what goes out for it, of a response and of a message for a Problem."""
+
+    method: Method
+    answer: Callable[[bytes], bytes]
+    fault: Callable[[str], bytes]
+
+
+@dataclass(frozen=True)
 class Service:
-    """A service by its full name, such as grpc.health.v1.Health; all its methods take and give one message.
+    """A service by its full name, such as grpc.health.v1.Health; `methods` take and give one message.
 
     `fault` gives the name of the status code, and the message, of a Problem.
     """
 
     name: str
     methods: Mapping[str, Method]
+    streams: Mapping[str, Stream] = field(default_factory=dict)
     fault: Callable[[Problem], tuple[str, str]] = grpc_fault

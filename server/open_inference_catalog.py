@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 # What Triton has and rowserve has not; its clients may ask.
 UNSUPPORTED = {
     "generate": "generate",
-    "trace": "tracing",
+    "trace": "a change of the tracing",
     "logging": "a change of the logging",
     "load": "loading and unloading by request (models are folders of the server)",
     "memory": "shared memory",

@@ -6,7 +6,15 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from rowserve.handlers.http_headers import request_options
-from rowserve.handlers.open_inference_grpc import PROTOCOL, infer_question, read_infer, read_names, read_only_ready
+from rowserve.handlers.open_inference_grpc import (
+    PROTOCOL,
+    infer_question,
+    read_infer,
+    read_names,
+    read_only_ready,
+    stream_answer,
+    stream_fault,
+)
 from rowserve.handlers.open_inference_messages import (
     ModelConfigResponse,
     ModelMetadataResponse,
@@ -18,14 +26,17 @@ from rowserve.handlers.open_inference_messages import (
     ServerReadyResponse,
 )
 from rowserve.handlers.open_inference_models import index_document, model_config, model_metadata, server_metadata
+from rowserve.handlers.open_inference_settings import encode_log, encode_trace, wants_change
 from rowserve.handlers.open_inference_statistics import statistics_document
 from rowserve.handlers.open_inference_texts import unsupported
 from rowserve.handlers.problem import Problem
-from rowserve.server.grpc_service import Asked, Metadata, Method, Service
+from rowserve.server.grpc_service import Asked, Metadata, Method, Service, Stream
 from rowserve.server.open_inference_catalog import UNSUPPORTED, figures, find, index, ready_versions, serving
 from rowserve.server.openapi import own_version
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from rowserve.server.metrics import Metrics
     from rowserve.server.models import Models, ServedModel
 
@@ -33,14 +44,9 @@ NAME = "inference.GRPCInferenceService"
 REFUSED = {
     "RepositoryModelLoad": "load",
     "RepositoryModelUnload": "load",
-    "TraceSetting": "trace",
-    "LogSettings": "logging",
-    **{
-        f"{kind}SharedMemory{verb}": "memory"
-        for kind in ("System", "Cuda")
-        for verb in ("Status", "Register", "Unregister")
-    },
+    **{f"{kind}SharedMemoryRegister": "memory" for kind in ("System", "Cuda")},
 }
+NO_REGIONS = tuple(f"{kind}SharedMemory{verb}" for kind in ("System", "Cuda") for verb in ("Status", "Unregister"))
 
 
 class OpenInference:
@@ -62,9 +68,13 @@ class OpenInference:
             "ModelConfig": self.config,
             "ModelStatistics": self.statistics,
             "RepositoryIndex": self.index,
+            "TraceSetting": partial(settings, "trace", encode_trace),
+            "LogSettings": partial(settings, "logging", encode_log),
+            **{name: lambda message, metadata: b"" for name in NO_REGIONS},
             **{name: partial(refuse, what) for name, what in REFUSED.items()},
         }
-        return Service(NAME, methods)
+        streams = {"ModelStreamInfer": Stream(self.infer, stream_answer, stream_fault)}
+        return Service(NAME, methods, streams)
 
     def infer(self, message: bytes, metadata: Metadata) -> Asked:
         """Tensors in, tensors out."""
@@ -115,6 +125,13 @@ class OpenInference:
 
     def _served(self, kind: str, message: bytes) -> ServedModel:
         return find(self._models, *read_names(kind, message))
+
+
+def settings(what: str, encode: Callable[[], bytes], message: bytes, _: Metadata) -> bytes:
+    """Today's settings. Raises Problem 501 where they are to change."""
+    if wants_change(message):
+        raise unsupported(UNSUPPORTED[what])
+    return encode()
 
 
 def refuse(what: str, _message: bytes, _: Metadata) -> bytes:

@@ -17,6 +17,7 @@ from rowserve.handlers.open_inference_models import (
     wants_only_ready,
 )
 from rowserve.handlers.open_inference_request import SIGNATURE_NAME
+from rowserve.handlers.open_inference_settings import TRACE, log_settings
 from rowserve.handlers.open_inference_statistics import statistics_document
 from rowserve.handlers.open_inference_texts import encode_fault, unsupported
 from rowserve.handlers.problem import Problem
@@ -152,3 +153,38 @@ def post_index(api: Api, request: ApiRequest, repository: str = "") -> Opened:
         request.respond(answer)
 
     return api.collect(body)
+
+
+@TABLE.route("GET", "/v2/trace/setting", "Open Inference: how Triton's tracing stands: off.")
+def get_trace(api: Api, request: ApiRequest) -> Opened:
+    """What its clients may read of it."""
+    return document(TRACE)
+
+
+@TABLE.route("GET", "/v2/models/<model>/trace/setting", "Open Inference: the same of one model.", statuses=(404, 503))
+def get_model_trace(api: Api, request: ApiRequest, model: str) -> Opened:
+    """No model has its own."""
+    find(api.models, model)
+    return document(TRACE)
+
+
+@TABLE.route("GET", "/v2/logging", "Open Inference: what goes into the log.")
+def get_logging(api: Api, request: ApiRequest) -> Opened:
+    """As far as Triton has words for it."""
+    return document(log_settings())
+
+
+def no_regions(api: Api, request: ApiRequest, region: str = "") -> Opened:
+    """There are none."""
+    return document([])
+
+
+def unregistered(api: Api, request: ApiRequest, region: str = "") -> Opened:
+    """There is none to forget."""
+    return Encoded(200, [("Content-Type", JSON)], b"")
+
+
+for memory in ("system", "cuda"):
+    regions = f"/v2/{memory}sharedmemory[/region/<region>]"
+    TABLE.route("GET", f"{regions}/status", f"Open Inference: the regions of {memory} shared memory: none.")(no_regions)
+    TABLE.route("POST", f"{regions}/unregister", "Open Inference: nothing to do.")(unregistered)

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import contextlib
 import logging
+import queue
 import socket
 import threading
 from collections.abc import Iterator
@@ -12,6 +14,7 @@ import pytest
 
 pytest.importorskip("grpc", reason="the extra grpc is not installed")
 
+import grpc
 from grpc import StatusCode
 from grpc._cython import cygrpc
 
@@ -19,7 +22,7 @@ from rowserve.handlers.http_headers import request_options
 from rowserve.handlers.items import Answer, Question
 from rowserve.handlers.problem import Problem
 from rowserve.server.grpc_log import LIBRARY
-from rowserve.server.grpc_service import Asked, Metadata, Service, Several
+from rowserve.server.grpc_service import Asked, Metadata, Service, Several, Stream
 from rowserve.server.one_core import Work
 from tests.doubles import number_rows
 from tests.grpc_doubles import Client, SteppedReactor, serving
@@ -27,6 +30,7 @@ from tests.server.conftest import PipelineBench
 
 PROTOCOL = "test"
 DOUBLE = "/test.Numbers/Double"
+TALK = "/test.Numbers/Talk"
 
 
 class Numbers:
@@ -47,7 +51,11 @@ class Numbers:
                 "Break": lambda message, metadata: message * (1 // len(message)),
                 "BreakInEncode": lambda message, metadata: self.asked(message, metadata, lambda answer: 1 // 0 * b""),
             },
+            {"Talk": Stream(self.talk, lambda response: b"+" + response, lambda told: b"-" + told.encode())},
         )
+
+    def talk(self, message: bytes, metadata: Metadata) -> Any:
+        return self.refuse(message, metadata) if message[:1] == b"4" else self.double(message, metadata)
 
     def double(self, message: bytes, metadata: Metadata) -> Asked:
         return self.asked(message, metadata, self.encode)
@@ -86,6 +94,34 @@ def lane(bench: PipelineBench, numbers: Numbers) -> Iterator[Any]:
 def client(lane: Any) -> Client:
     found: Client = lane[1]
     return found
+
+
+class Talk:
+    """A stream of requests that is open until it is ended, and what has come back."""
+
+    def __init__(self, client: Client, **more: Any) -> None:
+        self.reactor = client.reactor
+        self.sent: queue.Queue[bytes | None] = queue.Queue()
+        self.call = client.channel.stream_stream(TALK)(iter(self.sent.get, None), **more)
+        self.came: list[bytes] = []
+        self.thread = threading.Thread(target=self._read, daemon=True)
+        self.thread.start()
+
+    def _read(self) -> None:
+        with contextlib.suppress(grpc.RpcError):
+            self.came.extend(iter(self.call))
+
+    def say(self, message: bytes) -> None:
+        self.sent.put(message)
+
+    def heard(self, count: int) -> list[bytes]:
+        """So many answers, when they have come."""
+        self.reactor.until(lambda: len(self.came) == count)
+        return self.came
+
+    def end(self) -> None:
+        self.sent.put(None)
+        self.reactor.until(lambda: not self.thread.is_alive())
 
 
 def floats(*numbers: float) -> bytes:
@@ -353,3 +389,56 @@ def test_the_lane_shares_the_core_and_tells_its_calls(bench: PipelineBench, numb
     lane.abort()
     reactor.until(lambda: bool(idle))
     assert core.names == ["grpc", "left"]
+
+
+def test_a_stream_answers_each_request_in_its_turn_and_outlives_faults(client: Client, bench: PipelineBench) -> None:
+    talk = Talk(client)
+    talk.say(floats(1))
+    client.reactor.until(bench.begun)
+    talk.say(b"404no such thing")
+    talk.say(floats(1, 2))
+    assert talk.came == []
+    bench.run()
+    assert talk.heard(2) == [b"+" + floats(2), b"-no such thing"]
+    client.reactor.until(bench.begun)
+    bench.run()
+    assert talk.heard(3)[2] == b"+" + floats(2, 4)
+    talk.end()
+    assert talk.call.code() is StatusCode.OK
+    assert bench.counts == {"asked": 3, "hit": 1, "computed": 2}
+    assert counted(bench) == {"OK": 2, "NOT_FOUND": 1}
+
+
+def test_a_cancelled_streams_row_leaves_the_queue(client: Client, bench: PipelineBench) -> None:
+    running = client.begin(DOUBLE, floats(1))
+    client.reactor.until(bench.begun)
+    talk = Talk(client)
+    talk.say(floats(2))
+    client.reactor.until(lambda: bench.counts["pending"] == 2)
+    talk.call.cancel()
+    client.reactor.until(lambda: bench.reasons() == {"cancelled": 1})
+    bench.run()
+    client.reactor.until(running.done)
+    assert bench.session.seen == [[1, 1, 1, 1]]
+    talk.end()
+
+
+def test_a_deadline_of_a_request_is_kept_in_a_stream(client: Client, bench: PipelineBench) -> None:
+    talk = Talk(client, metadata=[("request-timeout", "3")])
+    talk.say(floats(1))
+    client.reactor.until(bench.begun)
+    bench.clock.advance(3)
+    assert talk.heard(1) == [b"-no answer within 3 s"]
+    talk.end()
+
+
+def test_an_open_stream_that_asks_nothing_does_not_hold_up_the_end(lane: Any, bench: PipelineBench) -> None:
+    server, client = lane
+    talk = Talk(client)
+    talk.say(b"404first")
+    talk.heard(1)
+    idle: list[bool] = []
+    server.when_idle(lambda: idle.append(True))
+    server.drain()
+    client.reactor.until(lambda: bool(idle))
+    talk.end()

@@ -162,11 +162,10 @@ def test_the_index(server: Server, path: str):
     [
         ("POST", "/v2/models/m/generate", "generate is not supported"),
         ("POST", "/v2/models/m/versions/1/generate_stream", "generate is not supported"),
-        ("GET", "/v2/systemsharedmemory/status", "shared memory is not supported"),
         ("POST", "/v2/cudasharedmemory/region/r/register", "shared memory is not supported"),
-        ("GET", "/v2/trace/setting", "tracing is not supported"),
-        ("POST", "/v2/models/m/trace/setting", "tracing is not supported"),
-        ("GET", "/v2/logging", "a change of the logging is not supported"),
+        ("POST", "/v2/trace/setting", "a change of the tracing is not supported"),
+        ("POST", "/v2/models/m/trace/setting", "a change of the tracing is not supported"),
+        ("POST", "/v2/logging", "a change of the logging is not supported"),
         ("POST", "/v2/repository/models/m/load", "loading and unloading by request"),
         ("POST", "/v2/repository/r/models/m/unload", "loading and unloading by request"),
     ],
@@ -175,6 +174,24 @@ def test_what_is_not_there_is_said_to_be_unsupported(server: Server, method: str
     reply = server.request(method, path, b"{}" if method == "POST" else None)
     assert reply.status == 501
     assert told in error(reply)
+
+
+@pytest.mark.parametrize("memory", ["system", "cuda"])
+def test_there_is_no_region_of_shared_memory_to_tell_of_or_to_forget(server: Server, memory: str):
+    for region in ("", "/region/r"):
+        path = f"/v2/{memory}sharedmemory{region}"
+        assert server.request("GET", f"{path}/status").json == []
+        reply = server.request("POST", f"{path}/unregister", b"")
+        assert (reply.status, reply.body) == (200, b"")
+
+
+def test_tracing_and_logging_as_they_stand(server: Server):
+    for path in ("/v2/trace/setting", "/v2/models/m/trace/setting"):
+        told = server.request("GET", path).json
+        assert (told["trace_level"], told["trace_rate"]) == (["OFF"], "1000")
+    assert server.request("GET", "/v2/models/nothing/trace/setting").status == 404
+    told = server.request("GET", "/v2/logging").json
+    assert (told["log_error"], told["log_verbose_level"], told["log_format"]) == (True, 0, "default")
 
 
 def test_unknown_paths_methods_models_and_versions(server: Server):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import queue
 from collections.abc import Iterator
 from typing import Any
 
@@ -298,10 +299,9 @@ def test_what_is_not_supported_is_said(client):
     for call in (
         lambda: client.load_model("fussy"),
         lambda: client.unload_model("fussy"),
-        client.get_system_shared_memory_status,
-        client.get_cuda_shared_memory_status,
-        client.get_trace_settings,
-        client.get_log_settings,
+        lambda: client.register_system_shared_memory("r", "/r", 8),
+        lambda: client.update_trace_settings(settings={"trace_rate": "1"}),
+        lambda: client.update_log_settings({"log_info": False}),
     ):
         error = fails(call)
         assert error.status() == "501"
@@ -434,10 +434,9 @@ def test_grpc_what_is_not_supported_is_said(remote):
     for call in (
         lambda: remote.load_model("fussy"),
         lambda: remote.unload_model("fussy"),
-        remote.get_system_shared_memory_status,
-        remote.get_cuda_shared_memory_status,
-        remote.get_trace_settings,
-        remote.get_log_settings,
+        lambda: remote.register_system_shared_memory("r", "/r", 8),
+        lambda: remote.update_trace_settings(settings={"trace_rate": "1"}),
+        lambda: remote.update_log_settings({"log_info": False}),
     ):
         error = fails(call)
         assert error.status() == "StatusCode.UNIMPLEMENTED"
@@ -452,3 +451,36 @@ def test_the_grpc_asyncio_client(doors):
             assert result.as_numpy("y").tobytes() == x.tobytes()
 
     asyncio.run(talk())
+
+
+@pytest.mark.parametrize("door", ["http", "grpc"])
+def test_reads_of_what_is_not_there(client, remote, door):
+    asked = client if door == "http" else remote
+    more = {} if door == "http" else {"as_json": True}
+    for told in (asked.get_system_shared_memory_status(**more), asked.get_cuda_shared_memory_status(**more)):
+        assert told in ([], {})
+    asked.unregister_system_shared_memory()
+    asked.unregister_cuda_shared_memory("r")
+    trace = asked.get_trace_settings("fussy", **more)
+    assert "OFF" in str(trace["trace_level"] if door == "http" else trace["settings"]["trace_level"])
+    log = asked.get_log_settings(**more)
+    assert "log_verbose_level" in (log if door == "http" else log["settings"])
+
+
+def test_a_stream_of_requests(remote):
+    answers: Any = queue.Queue()
+    remote.start_stream(lambda result, error: answers.put((result, error)))
+    for number in range(20):
+        x = np.full((1, 4), 2000 if number == 7 else number, np.float32)
+        remote.async_stream_infer("fussy", [given("x", x, triton_grpc)], request_id=str(number))
+    remote.async_stream_infer("nothing", [given("x", x, triton_grpc)])
+    came = [answers.get(timeout=60) for _ in range(21)]
+    remote.stop_stream()
+    assert [n for n, (_, error) in enumerate(came) if error is not None] == [7, 20]
+    assert "a value above 1000" in came[7][1].message()
+    assert "Request for unknown model: 'nothing' is not found" in came[20][1].message()
+    for number, (result, _) in enumerate(came[:20]):
+        if number != 7:
+            alone = remote.infer("fussy", [given("x", np.full((1, 4), number, np.float32), triton_grpc)])
+            assert result.get_response().id == str(number)
+            assert np.allclose(result.as_numpy("y"), alone.as_numpy("y"), rtol=1e-5, atol=1e-6)
