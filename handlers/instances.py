@@ -38,16 +38,20 @@ def read_document(text: Buffer) -> Any:
     return value
 
 
-def read_instances(face: ModelFace, signature: Signature, instances: list[Any] | LongList, path: str) -> list[Item]:
-    """A row for each instance. Raises Problem 400 or 422."""
+def read_instances(
+    face: ModelFace, signature: Signature, instances: list[Any] | LongList, path: str, *, beside: bool = False
+) -> list[Item]:
+    """A row for each instance. `beside`: where they are pictures, members beside `data` are passed over. Raises Problem
+    400 or 422."""
     numbers = number_rows_of(signature, instances, nan=False)
     if numbers is not None:
         return [numbers]
     rows: list[Rows] = []
     items: list[Item] = []
     for first, piece in pieces_of(instances):
-        values = [unwrapped(signature, value) for value in piece]
-        some_pictures = takes_pictures(face, signature) and any(isinstance(value, str | dict) for value in values)
+        pictures = takes_pictures(face, signature)
+        values = [unwrapped(signature, only_data(value) if beside and pictures else value) for value in piece]
+        some_pictures = pictures and any(isinstance(value, str | dict) for value in values)
         together = None if some_pictures else same_shape_rows(signature, values, nan=False)
         each = enumerate(values, first)
         found = [read_instance(face, signature, v, f"{path}[{i}]") for i, v in each] if together is None else [together]
@@ -70,6 +74,11 @@ def unwrapped(signature: Signature, value: Any) -> Any:
         if name in WRAPPERS and signature.input(name) is None:
             return inner
     return value
+
+
+def only_data(value: Any) -> Any:
+    """An instance without what stands beside its `data`, such as the class that somebody expects."""
+    return {"data": value["data"]} if isinstance(value, dict) and isinstance(value.get("data"), str) else value
 
 
 def takes_pictures(face: ModelFace, signature: Signature) -> bool:

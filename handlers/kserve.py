@@ -73,7 +73,7 @@ def by_document(face: ModelFace, asked: Mapping[str, Any]) -> tuple[Signature, S
     if not isinstance(name, str):
         raise Problem(400, 'Expected "signature_name" to be a string')
     signature = face.signature(name)
-    return signature, read_instances(face, signature, asked[key], key)
+    return signature, read_instances(face, signature, asked[key], key, beside=True)
 
 
 def encode_predict(face: ModelFace, signature: Signature, items: Sequence[Item], event: str, answer: Answer) -> Encoded:

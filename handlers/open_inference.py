@@ -20,11 +20,13 @@ from rowserve.handlers.open_inference_datatypes import LENGTH, tensor_from
 from rowserve.handlers.open_inference_document import read_document
 from rowserve.handlers.open_inference_inputs import Blobs, read_inputs
 from rowserve.handlers.open_inference_outputs import wish
+from rowserve.handlers.open_inference_pictures import pictures_of, sends_pictures
 from rowserve.handlers.open_inference_plan import plan_key, planned, remember
 from rowserve.handlers.open_inference_request import (
     asked_options,
     asked_signature,
     field,
+    objects,
     read_wishes,
     request_id,
     unsigned,
@@ -58,8 +60,12 @@ def read_infer(face: ModelFace, headers: Mapping[str, str], body: Buffer) -> Que
     all_binary: bool = field(parameters, "binary_data_output", bool, False)
     wishes = read_wishes(signature, face.name, document, all_binary)
     options = asked_options(options, unsigned(parameters, "priority"), unsigned(parameters, "timeout"))
+    form = Form(face, wishes, request_id(document), coding)
+    entries = objects(document, "inputs")
+    if sends_pictures(face, signature, [entry.get("datatype") for entry in entries]):
+        return Question(signature, pictures_of(face, signature, entries[0], blobs), options, partial(encode, form))
     tensors = read_inputs(face, signature, document, blobs)
-    asked = question(face, signature, tensors, options, Form(face, wishes, request_id(document), coding))
+    asked = question(face, signature, tensors, options, form)
     if key is not None:
         remember(face, key, document, asked, len(body) - len(text))
     return asked

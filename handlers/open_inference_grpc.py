@@ -21,6 +21,7 @@ from rowserve.handlers.items import Answer, ModelFace, Options, Question
 from rowserve.handlers.open_inference_answer import Form, output_parts
 from rowserve.handlers.open_inference_contents import read_contents
 from rowserve.handlers.open_inference_datatypes import dtype_of, tensor_from
+from rowserve.handlers.open_inference_pictures import contents_of, elements_of, items_of, sends_pictures
 from rowserve.handlers.open_inference_request import (
     SHARED_MEMORY,
     asked_options,
@@ -188,11 +189,16 @@ def infer_question(face: ModelFace, request: InferRequest, options: Options) -> 
     signature = asked_signature(face, parameters)
     wishes = read_wishes(signature, face.name, {"outputs": request.outputs}, all_binary=True)
     options = asked_options(options, unsigned(parameters, "priority"), unsigned(parameters, "timeout"))
+    encode = partial(encode_infer, Form(face, wishes, request.id, ""))
+    if sends_pictures(face, signature, [tensor.datatype for tensor in request.inputs]):
+        (tensor,) = request.inputs
+        files = elements_of(request.raw[0]) if request.raw else contents_of(whole(tensor.contents or [b""]))
+        return Question(signature, items_of(face, signature, tensor.shape, files), options, encode)
     try:
         rows = rows_of(signature, read_tensors(face, request))
     except TensorFault as fault:
         raise tensor_fault(face, fault) from None
-    return question_of(signature, rows, options, partial(encode_infer, Form(face, wishes, request.id, "")))
+    return question_of(signature, rows, options, encode)
 
 
 def read_tensors(face: ModelFace, request: InferRequest) -> Mapping[str, Array]:

@@ -197,3 +197,19 @@ def test_wishes_and_figures(urls):
     for protocol in ("torchserve", "kserve"):
         told = rf'rowserve_rows_total{{model="digits",outcome="hit",protocol="{protocol}",version="1"}} [1-9]'
         assert re.search(told, figures)
+
+
+def test_torchserves_sample_for_kserve(urls):
+    """As its example for KServe sends it, V1 and V2."""
+    text = b64encode(picture(scan(7))).decode()
+    for profile in ("kserve", "torchserve"):
+        body: Any = {"instances": [{"data": text, "target": 0}]}
+        told = requests.post(f"{urls[profile]}/v1/models/digits:predict", json=body, timeout=60)
+        assert told.status_code == 200, told.text
+        assert np.argmax(told.json()["predictions"][0]) == 7
+        tensor: Any = {"name": "312a4eb0-0ca7-4803", "shape": [-1], "datatype": "BYTES", "data": [text]}
+        told = requests.post(f"{urls[profile]}/v2/models/digits/infer", json={"inputs": [tensor]}, timeout=60)
+        assert told.status_code == 200, told.text
+        assert np.argmax(told.json()["outputs"][0]["data"]) == 7
+    native = requests.post(f"{urls['native']}/v1/models/digits:predict", json=body, timeout=60)
+    assert native.status_code == 400
