@@ -9,7 +9,7 @@ from rowserve.server.card import BadSettings
 MARK = ",profile="
 NATIVE = "native"
 # Which protocol answers where several want the same path; `profiles` has their routes.
-PROFILE_NAMES = (NATIVE, "tensorflow-serving", "kserve", "torchserve")
+PROFILE_NAMES = (NATIVE, "tensorflow-serving", "kserve", "torchserve", "triton", "mlserver")
 
 
 @dataclass(frozen=True, slots=True)

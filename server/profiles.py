@@ -9,6 +9,7 @@ from rowserve.server import (
     kserve_routes,
     native_routes,
     open_inference_routes,
+    peer_routes,
     tensorflow_serving_routes,
     torchserve_routes,
 )
@@ -23,10 +24,13 @@ TORCHSERVE = torchserve_routes.TABLE
 PROFILES: dict[str, tuple[RouteTable, ...]] = {
     NATIVE: (*ALWAYS, kserve_routes.MERGED, GRAPHPIPE, TENSORFLOW_SERVING, KSERVE, TORCHSERVE),
     # Without KServe's: what TensorFlow Serving does not know under /v1/ is malformed.
-    "tensorflow-serving": (*ALWAYS, TENSORFLOW_SERVING, GRAPHPIPE, TORCHSERVE),
+    "tensorflow-serving": (peer_routes.TENSORFLOW_SERVING, *ALWAYS, TENSORFLOW_SERVING, GRAPHPIPE, TORCHSERVE),
     "kserve": (*ALWAYS, KSERVE, TENSORFLOW_SERVING, GRAPHPIPE, TORCHSERVE),
-    "torchserve": (*ALWAYS, TORCHSERVE, GRAPHPIPE, KSERVE, TENSORFLOW_SERVING),
+    "torchserve": (peer_routes.TORCHSERVE, *ALWAYS, TORCHSERVE, GRAPHPIPE, KSERVE, TENSORFLOW_SERVING),
 }
+# As native, but for the server's name, and for triton its metrics.
+PROFILES["triton"] = (peer_routes.TRITON, *PROFILES[NATIVE])
+PROFILES["mlserver"] = (peer_routes.MLSERVER, *PROFILES[NATIVE])
 
 
 @cache

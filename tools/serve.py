@@ -37,7 +37,7 @@ def named_models(_context: click.Context, _option: click.Parameter, given: tuple
     multiple=True,
     metavar="HOST:PORT[,profile=NAME]",
     help="Where to listen. May be given several times; a profile says which protocol answers where several want the "
-    "same path: native, tensorflow-serving, kserve, torchserve.  [default: 127.0.0.1:8080]",
+    "same path: native, tensorflow-serving, kserve, torchserve, triton, mlserver.  [default: 127.0.0.1:8080]",
 )
 @click.option(
     "--grpc",

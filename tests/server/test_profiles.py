@@ -12,7 +12,7 @@ from rowserve.server.profiles import PROFILES, router
 from tests.http_doubles import Reply, Server, form
 
 NATIVE, TENSORFLOW, KSERVE, TORCHSERVE = "native", "tensorflow-serving", "kserve", "torchserve"
-ALL = (NATIVE, TENSORFLOW, KSERVE, TORCHSERVE)
+ALL = (NATIVE, TENSORFLOW, KSERVE, TORCHSERVE, "triton", "mlserver")
 STATUS = [
     {"version": version, "state": "AVAILABLE", "status": {"error_code": "OK", "error_message": ""}}
     for version in ("2", "1")
@@ -214,3 +214,11 @@ def test_figures_are_where_prometheus_looks(profile):
 def test_native_routes_are_there_in_every_profile(profile):
     there = {(route.method, route.path) for route in router(profile).routes}
     assert {("POST", "/images/{model}"), ("POST", "/rows/{model}"), ("GET", "/livez"), ("GET", "/readyz")} <= there
+
+
+@pytest.mark.parametrize(("profile", "name"), [("triton", "triton"), ("mlserver", "mlserver"), ("kserve", "rowserve")])
+def test_the_servers_name(profile, name):
+    for path in ("/v2", "/v2/"):
+        told = asked(profile, "GET", path).json
+        assert told["name"] == name
+        assert "binary_tensor_data" in told["extensions"]
