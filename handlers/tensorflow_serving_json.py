@@ -65,8 +65,9 @@ def write_rows(outputs: Mapping[str, Array]) -> bytes:
         text = write_array(name, array)
     else:
         count = len(next(iter(outputs.values())))
-        columns = {name: [write_array(name, row) for row in split(array)] for name, array in outputs.items()}
-        rows = [write_object({name: column[i] for name, column in columns.items()}) for i in range(count)]
+        # Row by row: orjson's text of an array has room for some 4 kB, however short it is.
+        columns = outputs.items()
+        rows = [write_object({name: write_array(name, array[i, ...]) for name, array in columns}) for i in range(count)]
         text = b"[%b]" % b",".join(rows)
     return b'{\n    "predictions": %b\n}' % text
 

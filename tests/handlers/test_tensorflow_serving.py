@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import random
+import tracemalloc
 from collections.abc import Mapping
 from typing import Any
 
@@ -21,7 +22,7 @@ from rowserve.handlers import tensorflow_serving as serving
 from rowserve.handlers.items import Answer, Encoded, ModelFace, Outcome
 from rowserve.handlers.problem import Problem
 from rowserve.handlers.tensorflow_serving import PredictRequest, encode_predict, read_predict
-from rowserve.handlers.tensorflow_serving_json import write_array
+from rowserve.handlers.tensorflow_serving_json import write_array, write_rows
 from rowserve.handlers.tensorflow_serving_texts import encode_error
 
 INVALID = "of 'instances' list. Error: INVALID_ARGUMENT:"
@@ -415,3 +416,15 @@ def test_large_bodies_come_back():
     body = b'{"instances":%b}' % orjson.dumps(pictures, option=orjson.OPT_SERIALIZE_NUMPY)
     (rows,) = read(body, signature(spec("x", "float32", (16, 16, 3)))).items
     assert np.array_equal(rows.arrays["x"], pictures)
+
+
+def test_rows_of_several_outputs_are_written_without_holding_each_number_apart():
+    count = 20_000
+    outputs = {"a": np.arange(count, dtype=np.float32), "b": np.arange(count * 2, dtype=np.float32).reshape(count, 2)}
+    tracemalloc.start()
+    try:
+        text = write_rows(outputs)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 10 * len(text)
