@@ -39,6 +39,7 @@ from rowserve.server.one_core import LinuxCores, OneCore, Work
 from rowserve.server.pipeline import RowPipeline
 from rowserve.server.row_queue import BatchLimits
 from rowserve.server.units import Bytes
+from rowserve.server.unsent import Unsent
 
 log = logging.getLogger(__name__)
 STUCK_SECONDS = 60.0
@@ -58,7 +59,9 @@ class Assembly:
         self._threads: list[threading.Thread] = []
         self._graphs: list[GraphThread] = []
         self.cache = self._open_cache()
-        self.pipeline = RowPipeline(self.cache, reactor, self.metrics, self.defer_to_pool)
+        unsent = Unsent(reactor, Bytes.parse(config.limits.unsent))
+        self.metrics.registry.register(unsent)
+        self.pipeline = RowPipeline(self.cache, reactor, self.metrics, self.defer_to_pool, unsent)
         self.metrics.cache_stats = lambda: self.cache.stats
         self.metrics.queue_rows = lambda: sum(s.model.batcher.rows for s in self.models.states() if s.model)
         self.metrics.alone = self._alone

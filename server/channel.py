@@ -37,7 +37,7 @@ class Channel(PacedProtocol):
     """
 
     def __init__(self, site: ApiSite) -> None:
-        super().__init__(site.clock, site.limits, site.outbox)
+        super().__init__(site.clock, site.limits, site.outbox, site.unsent)
         self.site = site
         self.request: ApiRequest | None = None
         self.body_complete = False

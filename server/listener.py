@@ -31,6 +31,7 @@ class ApiSite(ServerFactory):
         self.heads = HeadMemo(api.models)
         self.deadlines = Deadlines(api.clock)
         self.outbox = Outbox(api.clock)
+        self.unsent = api.pipeline.unsent
         self.channels: set[Channel] = set()
         self._on_idle: list[Any] = []
 
@@ -52,6 +53,7 @@ class ApiSite(ServerFactory):
         """A client has gone."""
         self.channels.discard(channel)
         self.deadlines.discard(channel)
+        self.unsent.forget(channel)
         if not self.channels:
             waiting, self._on_idle = self._on_idle, []
             for call in waiting:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from rowserve.server.clock import Clock
     from rowserve.server.limits import Limits
     from rowserve.server.outbox import Outbox
+    from rowserve.server.unsent import Unsent
 
 # An answer that comes in pieces is paced by the socket: it must feel when that is full.
 MOST_UNSENT = 65536
@@ -53,9 +54,11 @@ class PacedProtocol(Protocol):
 
     transport: Any
 
-    def __init__(self, clock: Clock, limits: Limits, outbox: Outbox) -> None:
+    def __init__(self, clock: Clock, limits: Limits, outbox: Outbox, debts: Unsent) -> None:
         self.clock = clock
         self._outbox = outbox
+        self._debts = debts
+        self.taken = 0
         self._unsent = b""
         self.limits = limits
         self.deadline = NEVER
@@ -115,6 +118,15 @@ class PacedProtocol(Protocol):
             sent = 0
         if sent < len(data):
             self.transport.write(data[sent:])
+            self._debts.owe(self)
+
+    @property
+    def owed(self) -> int:
+        """The bytes that wait for the client."""
+        owed = len(self._unsent)
+        if self._tcp is not None:
+            owed += len(self._tcp.dataBuffer) - self._tcp.offset + self._tcp._tempDataLen
+        return owed if self.producer is None else owed + self.producer.owed
 
     @property
     def output_full(self) -> bool:
@@ -128,9 +140,11 @@ class PacedProtocol(Protocol):
         self.hold(Hold.OUTPUT)
         if self.producer is not None:
             self.producer.pauseProducing()
+        self._debts.owe(self)
 
     def resumeProducing(self) -> None:  # noqa: N802
         """The client has taken what there was."""
+        self.taken += 1
         self._write_deadline = NEVER
         self.deadline = self._phase_deadline
         self.release(Hold.OUTPUT)

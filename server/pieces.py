@@ -13,12 +13,15 @@ from twisted.python.failure import Failure
 from rowserve.graphs.rows import RowLayout, Rows
 from rowserve.graphs.signature import Signature
 from rowserve.handlers.items import Answer, Item, Options, Priority
+from rowserve.handlers.problem import Problem
 
 if TYPE_CHECKING:
     from rowserve.server.models import ServedModel
     from rowserve.server.pipeline import RowPipeline
 
 PIECE_ROWS = 512
+# What an answer takes until it is sent, beside three times its rows' bytes: so much a row.
+ROW_OVERHEAD = 384
 
 
 def answer_in_pieces(
@@ -26,8 +29,8 @@ def answer_in_pieces(
 ) -> Answer | Deferred[Answer]:
     """As `RowPipeline.answer`; what fits into one piece is just that.
 
-    The pieces of a larger request follow one another. The first must find room in the queue as any request; the others
-    wait for it, as bulk does.
+    The pieces of a larger request follow one another, once there is room for its answer. The first must find room in
+    the queue as any request; the others wait for it, as bulk does.
     """
     if signature.alone or (len(items) == 1 and type(items[0]) is Rows and items[0].count <= PIECE_ROWS):
         return pipeline.answer(model, signature, items, options)
@@ -74,12 +77,26 @@ class Pieces:
         self._answer = Answer(RowLayout(signature.outputs), [], [])
         self._asked: Deferred[Answer] | None = None
         self.done: Deferred[Answer] = Deferred(lambda _: self._cancel())
+        self._late = options.timeout is not None and pipeline.clock.callLater(options.timeout, self._out_of_time)
+        row_bytes = 3 * (self._answer.layout.row_bytes or 0) + ROW_OVERHEAD
+        rows = sum(item.count if isinstance(item, Rows) else 1 for piece in pieces for item in piece)
+        self._claim = pipeline.unsent.claim(rows * row_bytes)
+        self._claim.when_room(self._begin)
+
+    def _begin(self) -> None:
+        if self._late:
+            self._late.cancel()
         self._next()
+
+    def _out_of_time(self) -> None:
+        self._claim.release()
+        self.done.errback(Problem(504, f"no answer within {self._options.timeout:g} s", reason="deadline"))
 
     def _next(self) -> None:
         if self.done.called:
             return
         if not self._pieces:
+            self._claim.release()
             self.done.callback(self._answer)
             return
         options = self._options
@@ -91,7 +108,7 @@ class Pieces:
         try:
             answer = self._pipeline.answer(self._model, self._signature, self._pieces.popleft(), options)
         except Exception:  # noqa: BLE001  nobody else is there to take it
-            self.done.errback()
+            self._failed(Failure())
             return
         if isinstance(answer, Answer):
             self._answered(answer)
@@ -102,16 +119,21 @@ class Pieces:
     def _answered(self, answer: Answer) -> None:
         whole = self._answer
         whole.errors.update((len(whole) + at, problem) for at, problem in answer.errors.items())
-        whole.packed += answer.packed
+        # Views of what the cache or a batch holds are ten times as large as the rows, and there are very many.
+        whole.packed += [row if row is None else bytes(row) for row in answer.packed]
         whole.outcomes += answer.outcomes
         whole.timing.add(answer.timing)
         self._pipeline.clock.callLater(0, self._next)
 
     def _failed(self, failure: Failure) -> None:
+        self._claim.release()
         if not self.done.called:
             self.done.errback(failure)
 
     def _cancel(self) -> None:
         self._pieces.clear()
+        self._claim.release()
+        if self._late and self._late.active():
+            self._late.cancel()
         if self._asked is not None:
             self._asked.cancel()

@@ -24,6 +24,7 @@ from rowserve.server.metrics import Metrics
 from rowserve.server.models import ServedModel, ServedSignature
 from rowserve.server.pending_answer import PendingAnswer
 from rowserve.server.pending_rows import Batch
+from rowserve.server.unsent import Unsent
 
 log = logging.getLogger(__name__)
 HIT = Outcome.HIT  # to look it up in its class costs a tenth of a microsecond
@@ -41,11 +42,19 @@ class RowPipeline:
     Problem; faults of a row stand in the answer.
     """
 
-    def __init__(self, cache: RowCache, clock: Any, metrics: Metrics, defer_to_pool: DeferToPool[Any]) -> None:
+    def __init__(
+        self,
+        cache: RowCache,
+        clock: Any,
+        metrics: Metrics,
+        defer_to_pool: DeferToPool[Any],
+        unsent: Unsent | None = None,
+    ) -> None:
         self.cache = cache
         self.clock = clock
         self.metrics = metrics
         self.defer_to_pool = defer_to_pool
+        self.unsent = unsent or Unsent(clock)
         self.monotonic = time.monotonic
         self._now = clock.seconds
         self._patient: deque[Computed] = deque()  # computed for bulk, not yet taken

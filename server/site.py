@@ -116,6 +116,9 @@ class Api:
     def _respond(self, request: ApiRequest, question: Question[Encoded], answer: Answer) -> None:
         """Encodes the answer; a large one on the pool."""
         if answer.nbytes > self.limits.pool_encode_bytes:
-            request.wait_for(self.defer_to_pool(partial(question.encode, answer)), request.respond)
+            claim = self.pipeline.unsent.claim(answer.nbytes)
+            claim.hold()
+            encoded = self.defer_to_pool(partial(question.encode, answer))
+            request.wait_for(encoded.addBoth(claim.pass_on), request.respond)
         else:
             request.respond(question.encode(answer))

@@ -75,7 +75,7 @@ class RowStream(BodySink):
         self._unsplit = b""
         self._lines: deque[Line] = deque()
         self._groups: deque[Group] = deque()
-        self._read = self._rows = self._bytes = 0  # lines in groups so far; lines and bytes of those on their way
+        self._read = self._rows = self.owed = 0  # lines in groups so far; lines and bytes of those on their way
         self._headers: Sequence[tuple[str, str]] = HEADERS
         self._kept = b""  # with sync: the last line, until all is on disk
         self._fault: Problem | None = None
@@ -102,7 +102,7 @@ class RowStream(BodySink):
     @property
     def _room(self) -> bool:
         limits = self._api.limits
-        return self._rows < limits.stream_rows and self._bytes < limits.stream_bytes
+        return self._rows < limits.stream_rows and self.owed < limits.stream_bytes
 
     def feed(self, piece: bytes) -> bool:
         """The next bytes. Where they hold very many lines, only some of them in this turn."""
@@ -159,7 +159,7 @@ class RowStream(BodySink):
             group.nbytes += size
         self._read += len(group.lines)
         self._rows += len(group.lines)
-        self._bytes += group.nbytes
+        self.owed += group.nbytes
         self._groups.append(group)
         return group
 
@@ -207,7 +207,7 @@ class RowStream(BodySink):
         group.text = text
         group.cancel = None
         group.nbytes += len(text)
-        self._bytes += len(text)
+        self.owed += len(text)
         if self._groups and self._groups[0] is group and not self._asking:
             self._go_on()
             if not self.full:
@@ -220,7 +220,7 @@ class RowStream(BodySink):
         while self._groups and self._groups[0].text is not None and not self._paused:
             group = self._groups.popleft()
             self._rows -= len(group.lines)
-            self._bytes -= group.nbytes
+            self.owed -= group.nbytes
             self._headers = group.headers
             self._write(group.text or b"")
         if self._ended and not self._lines and not self._groups and not self._paused:

@@ -21,6 +21,11 @@ class WriteOut:
         self._paused = False
         self._writing = False
 
+    @property
+    def owed(self) -> int:
+        """The bytes that it holds."""
+        return len(self._body)
+
     def begin(self) -> None:
         """Register and write."""
         self._request.registerProducer(self, True)

@@ -25,6 +25,7 @@ from rowserve.server.listener import ApiSite
 from rowserve.server.metrics import Metrics, RowCounts
 from rowserve.server.models import Models
 from rowserve.server.site import Api
+from rowserve.server.unsent import UNSENT_BYTES, Unsent
 from tests.doubles import SteppedPool
 
 SIGNATURE = Signature(
@@ -333,7 +334,7 @@ FORM: dict[str, Any] = {"Content_Type": "multipart/form-data; boundary=B"}
 class Server:
     """The HTTP side with a stand-in pipeline, two versions of model m, and one that is broken."""
 
-    def __init__(self, limits: Limits | None = None) -> None:
+    def __init__(self, limits: Limits | None = None, unsent: int = UNSENT_BYTES) -> None:
         self.clock = Clock()
         self.metrics = Metrics()
         self.models = Models()
@@ -344,6 +345,7 @@ class Server:
         pipeline: Any = StandInPipeline()
         self.pipeline: StandInPipeline = pipeline
         pipeline.clock = self.clock
+        pipeline.unsent = Unsent(self.clock, unsent)
         self.cache = StandInCache()
         self.pool = SteppedPool()
         self.fault = ""

@@ -11,6 +11,7 @@ from twisted.internet.testing import StringTransport
 from rowserve.server.limits import Limits
 from rowserve.server.outbox import Outbox
 from rowserve.server.pacing import MOST_UNSENT, PacedProtocol
+from rowserve.server.unsent import Unsent
 
 
 class Socket:
@@ -40,7 +41,8 @@ class Connection:
         self.socket = Socket(room)
         self.transport = cast("Any", StringTransport())
         self.transport.socket, self.transport.dataBuffer, self.transport._tempDataBuffer = self.socket, b"", []
-        self.protocol = PacedProtocol(self.clock, Limits(), Outbox(self.clock))
+        self.transport.offset = self.transport._tempDataLen = 0
+        self.protocol = PacedProtocol(self.clock, Limits(), Outbox(self.clock), Unsent(self.clock))
         self.protocol.makeConnection(self.transport)
         self.protocol._tcp = self.transport
 
