@@ -38,7 +38,7 @@ from rowserve.server.models import Models, ModelState, ServedModel, ServedSignat
 from rowserve.server.one_core import LinuxCores, OneCore, Work
 from rowserve.server.pipeline import RowPipeline
 from rowserve.server.row_queue import BatchLimits
-from rowserve.server.units import Bytes
+from rowserve.server.units import Bytes, Seconds
 from rowserve.server.unsent import Unsent
 
 log = logging.getLogger(__name__)
@@ -126,7 +126,17 @@ class Assembly:
             done.callback(broken(state, error))
             return done
 
+        def too_late() -> None:
+            fault = f"it did not load within limits.load ({self.config.limits.load})"
+            done.callback(broken(state, TimeoutError(fault)))
+
+        timer = self._reactor.callLater(Seconds.parse(self.config.limits.load), too_late)
+
         def loaded(result: ModelDescription | BaseException) -> None:
+            if done.called:  # it is broken already, and stays so
+                graph.stop()
+                return
+            timer.cancel()
             try:
                 if isinstance(result, BaseException):
                     raise result
@@ -207,8 +217,9 @@ class Assembly:
         for graph in self._graphs:
             graph.stop()
         self.pool.stop()
+        until = time.monotonic() + timeout  # for all together: one that hangs in a load or a run never ends
         for thread in self._threads:
-            thread.join(timeout)
+            thread.join(max(until - time.monotonic(), 0.0))
 
 
 def load_settings(card: Card, config: Config) -> LoadSettings:

@@ -43,7 +43,8 @@ class Limits(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     `body`: of a request. `parts`: of a multipart upload. `pixels`: of a picture. `headers`: until they are complete.
     `idle`: between requests. `body_rate`: bytes a second, on average, from a body's tenth second on.
     `queue_rows`, `queue_bytes`: what may wait for one model's graph. `unsent`: of answers that clients have not taken,
-    all together. `stop`: until a graceful stop is cut short.
+    all together. `load`: until a model that is still loading counts as broken. `stop`: until a graceful stop is cut
+    short.
     """
 
     body: str = "64MiB"
@@ -55,12 +56,13 @@ class Limits(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     queue_rows: int = 4096
     queue_bytes: str = "512MiB"
     unsent: str = "256MiB"
+    load: str = "10m"
     stop: str = "30s"
 
     def __post_init__(self) -> None:
         for size in (self.body, self.queue_bytes, self.unsent):
             Bytes.parse(size)
-        for duration in (self.headers, self.idle, self.stop):
+        for duration in (self.headers, self.idle, self.load, self.stop):
             Seconds.parse(duration)
         for name in ("parts", "pixels", "body_rate", "queue_rows"):
             if getattr(self, name) < 1:

@@ -22,6 +22,7 @@ from rowserve.server.discovery import discover, find
 from rowserve.server.models import ModelState
 from rowserve.server.one_core import OneCore
 from tests import model_recipes
+from tests.doubles import ArithmeticSession
 from tests.model_recipes import RECIPES, numbers
 
 WAIT = 120.0  # seconds until a test that hangs is given up
@@ -279,3 +280,45 @@ def test_rows_of_two_engines_never_meet(house, linear, tmp_path):
         assert outcomes(ask(assembly, reactor, state, 1)) == ["computed"]
         assert outcomes(ask(assembly, reactor, state, 1)) == ["hit"]
         house.close()
+
+
+def test_a_model_that_does_not_end_its_loading_is_broken_and_stays_so(house, tmp_path, monkeypatch):
+    end, sessions = threading.Event(), []
+
+    def hang(source: Any, settings: Any, known: Any) -> Any:
+        if source.name == "hung":
+            assert end.wait(WAIT)
+        sessions.append(ArithmeticSession())
+        return sessions[-1]
+
+    monkeypatch.setattr(assembly_module, "load_session", hang)
+    for name in ("hung", "good"):
+        (tmp_path / name / "1").mkdir(parents=True)
+        (tmp_path / name / "1" / "saved_model.pb").write_bytes(name.encode())
+    assembly, reactor = house.build()
+    hung, good = (assembly.add(find(str(tmp_path / name), None)) for name in ("hung", "good"))
+    assert reactor.until(good).state == "ready"
+    assert not assembly.models.ready
+    reactor.advance(599)
+    assert not hung.called
+    reactor.advance(2)
+    (state,) = (state for state in assembly.models.states() if state.name == "hung")
+    assert hung.called
+    assert (state.state, state.fault) == ("broken", "it did not load within limits.load (10m)")
+    assert assembly.models.ready
+    end.set()
+    reactor.threadsafe.get(timeout=WAIT)()
+    assert (state.state, state.model) == ("broken", None)
+    house.close()
+    assert [session.closed for session in sessions] == [True, True]
+
+
+def test_a_thread_that_hangs_does_not_hold_up_the_end(house, monkeypatch):
+    assembly, _ = house.build()
+    end, begun = threading.Event(), threading.Event()
+    assembly.start_thread(lambda: (begun.set(), end.wait(WAIT))[0])
+    assert begun.wait(WAIT)
+    assembly.close(0.1)  # returns
+    house.open.clear()
+    assert not end.is_set()
+    end.set()
