@@ -5,6 +5,8 @@ Pure values, safe on any thread.
 
 from __future__ import annotations
 
+import re
+
 import orjson
 
 from rowserve.handlers.items import Encoded, ModelFace
@@ -14,6 +16,7 @@ from rowserve.handlers.tensors import TensorFault
 
 CONTENT_TYPE = "application/json"
 TITLE = "Invalid argument"
+UNKNOWN_MODEL = re.compile(r"Request for unknown model: (['\"])(.*)\1(?: version (\S+))? is not found", re.DOTALL)
 
 
 def encode_fault(problem: Problem) -> Encoded:
@@ -24,6 +27,15 @@ def encode_fault(problem: Problem) -> Encoded:
         status, detail = 501, f"Unsupported compression type: {detail}"
         headers.append(("Accept-Encoding", "gzip, deflate"))
     return Encoded(status, headers, orjson.dumps({"error": detail}))
+
+
+def encode_mlserver_fault(problem: Problem) -> Encoded:
+    """The same in MLServer's words, which differ for a model that is not there."""
+    found = UNKNOWN_MODEL.fullmatch(problem.detail)
+    if found is None:
+        return encode_fault(problem)
+    version = f" with version {found[3]}" if found[3] else ""
+    return encode_fault(Problem(problem.status, f"Model {found[2]}{version} not found"))
 
 
 def invalid(detail: str) -> Problem:

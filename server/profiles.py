@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from functools import cache
 
+from rowserve.handlers.open_inference_texts import encode_mlserver_fault
 from rowserve.server import (
     graphpipe_routes,
     kserve_routes,
@@ -28,9 +29,10 @@ PROFILES: dict[str, tuple[RouteTable, ...]] = {
     "kserve": (*ALWAYS, KSERVE, TENSORFLOW_SERVING, GRAPHPIPE, TORCHSERVE),
     "torchserve": (peer_routes.TORCHSERVE, *ALWAYS, TORCHSERVE, GRAPHPIPE, KSERVE, TENSORFLOW_SERVING),
 }
-# As native, but for the server's name, and for triton its metrics.
+# As native, but for the server's name; for triton its metrics, for mlserver its words.
 PROFILES["triton"] = (peer_routes.TRITON, *PROFILES[NATIVE])
-PROFILES["mlserver"] = (peer_routes.MLSERVER, *PROFILES[NATIVE])
+MLSERVER = open_inference_routes.TABLE.with_fault(encode_mlserver_fault)
+PROFILES["mlserver"] = (peer_routes.MLSERVER, MLSERVER, *PROFILES[NATIVE])
 
 
 @cache

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
@@ -101,6 +101,12 @@ class RouteTable:
         self.prefixes = tuple(prefixes)
         self.unknown = unknown
         self.routes: list[Route] = []
+
+    def with_fault(self, fault: Fault) -> RouteTable:
+        """The same routes, whose errors are written in another way."""
+        table = RouteTable(self.name, fault=fault, faults=self.faults, prefixes=self.prefixes, unknown=self.unknown)
+        table.routes = [replace(route, table=table) for route in self.routes]
+        return table
 
     def route(
         self,

@@ -222,3 +222,18 @@ def test_the_servers_name(profile, name):
         told = asked(profile, "GET", path).json
         assert told["name"] == name
         assert "binary_tensor_data" in told["extensions"]
+
+
+@pytest.mark.parametrize(
+    ("profile", "name", "version", "told"),
+    [
+        ("triton", "no", "", "Request for unknown model: 'no' is not found"),
+        ("kserve", "no", "/versions/3", "Request for unknown model: 'no' version 3 is not found"),
+        ("mlserver", "no", "", "Model no not found"),
+        ("mlserver", "it's", "", "Model it's not found"),
+        ("mlserver", "m", "/versions/3", "Model m with version 3 not found"),
+    ],
+)
+def test_a_model_that_is_not_there_in_the_servers_words(profile, name, version, told):
+    reply = asked(profile, "POST", f"/v2/models/{name}{version}/infer", {})
+    assert (reply.status, reply.json) == (404, {"error": told})

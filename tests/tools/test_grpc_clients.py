@@ -8,6 +8,7 @@ import time
 import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -394,8 +395,8 @@ def test_a_stop_finishes_what_runs_and_refuses_what_comes(tmp_path, gate):
     ports = ("--listen", "127.0.0.1:0", "--grpc", "127.0.0.1:0", "--model", model, "--cache", str(tmp_path / "cache"))
     with started("serve", *ports, program="tests.tools.gated_rowserve", stdin=subprocess.DEVNULL) as process:
         assert process.stderr is not None
-        told = [process.stderr.readline().decode() for _ in range(2)]
-        url, address = (line.split(" on ")[1].strip() for line in told)
+        lines = (line.decode() for line in iter(process.stderr.readline, b""))
+        url, address = islice((line.split(" on ")[1].strip() for line in lines if " on " in line), 2)
         with grpc.insecure_channel(address.removeprefix("grpc://")) as channel:
             stub = prediction.PredictionServiceStub(channel)
             running = stub.Predict.future(request("m", x=ONE), WAIT)
