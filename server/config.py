@@ -10,6 +10,7 @@ import msgspec
 from rowserve.server.address import NATIVE, Address, check_profile
 from rowserve.server.card import BadSettings
 from rowserve.server.field_names import explained
+from rowserve.server.origins import Authority, Origin
 from rowserve.server.units import Bytes, Seconds
 
 PAGE = "docs/operations.md"
@@ -70,12 +71,19 @@ class Limits(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
 
 
 class HttpConfig(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
-    """[http]: `profile` says which protocol answers where several want the same path."""
+    """[http]: `profile` says which protocol answers where several want the same path. `hosts` are the names under which
+    the server may be asked, `origins` those whose pages may ask it (see `origins`)."""
 
     profile: str = NATIVE
+    hosts: tuple[str, ...] = ()
+    origins: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         check_profile(self.profile)
+        for host in self.hosts:
+            Authority.entry(host)
+        for origin in self.origins:
+            Origin.entry(origin)
 
 
 class Config(msgspec.Struct, forbid_unknown_fields=True, frozen=True):

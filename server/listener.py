@@ -10,10 +10,15 @@ from rowserve.server.address import NATIVE
 from rowserve.server.channel import Channel
 from rowserve.server.deadlines import Deadlines
 from rowserve.server.head_memo import HeadMemo
+from rowserve.server.origins import OriginRule
 from rowserve.server.outbox import Outbox
 from rowserve.server.profiles import router
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from rowserve.server.principal import Principal
+    from rowserve.server.request_head import RequestHead
     from rowserve.server.site import Api
 
 
@@ -26,6 +31,8 @@ class ApiSite(ServerFactory):
     def __init__(self, api: Api, profile: str = NATIVE) -> None:
         self.api = api
         self.router = router(profile)
+        # Who asks, by the head of a request, or Problem 403: every head passes it once, before all else.
+        self.authorize: Callable[[RequestHead], Principal] = OriginRule().authorize
         self.clock = api.clock
         self.limits = api.limits
         self.heads = HeadMemo(api.models)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from rowserve.handlers.items import Encoded
 from rowserve.handlers.problem import Problem
 from rowserve.server.bodies import Asked, BodySink, Discarded
 from rowserve.server.body_feed import BodyFeed
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
     from twisted.internet.defer import Deferred
 
     from rowserve.graphs.rows import Buffer
-    from rowserve.handlers.items import Encoded
     from rowserve.server.channel import Channel
     from rowserve.server.request_head import RequestHead
     from rowserve.server.routing import Router
@@ -82,6 +82,8 @@ class ApiRequest(Response):
     def begin(self, raw: bytes) -> None:
         """The head is complete: finds what takes the body, or answers at once."""
         self.path, _, query = without_authority(self.head.target).partition(b"?")
+        if not self._authorize():
+            return
         try:
             self.query = parse_query(query, self.channel.limits.query_fields)
             sink = self.api.admit(self)
@@ -98,6 +100,18 @@ class ApiRequest(Response):
             if not self.head.expects_continue:
                 known = Known(self.head, self.route, self.problem_form, sink.served, sink.read)
                 self.channel.site.heads.keep(raw, known)
+
+    def _authorize(self) -> bool:
+        """Whether the request goes on: who may not ask is told so before any of the body is read."""
+        try:
+            principal = self.head.principal = self.channel.site.authorize(self.head)
+        except Problem as problem:
+            self.problem_form = self.router.fault_form_at(self.path)
+            self.respond_fault(problem)
+            return False
+        if principal.preflight:
+            self.respond(Encoded(204, [], b""))
+        return not principal.preflight
 
     def _refuse(self, problem: Problem) -> None:
         head = self.head

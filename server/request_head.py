@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 
 from rowserve.handlers.problem import Problem
+from rowserve.server.principal import ANYBODY, Principal
 
 END = b"\r\n\r\n"
 TOKEN = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
@@ -27,18 +28,22 @@ BARE_LF = re.compile(rb"(?:^|[^\r])\n")
 
 
 class RequestHead:
-    """What a head says. It is never changed, so requests with the same head may share it.
+    """What a head says. It is not changed once it is judged, so requests with the same head may share it.
 
-    `length` is the body's, None where it comes in chunks; `keeps` is whether the client will have the connection kept.
-    `headers` have names in lower case, and several values joined by commas.
+    `principal` is who sent it, set by who judges it. `length` is the body's, None where it comes in chunks; `keeps` is
+    whether the client will have the connection kept. `headers` have names in lower case, and several values joined by
+    commas.
     """
 
-    __slots__ = ("_last", "expects_continue", "headers", "keeps", "length", "method", "target", "version")
+    __slots__ = (
+        "_last", "expects_continue", "headers", "keeps", "length", "method", "principal", "target", "version",
+    )  # fmt: skip
 
     def __init__(self, method: bytes, target: bytes, version: bytes, fields: list[tuple[str, str]]) -> None:
         self.method = method
         self.target = target
         self.version = version
+        self.principal: Principal = ANYBODY
         self._last = dict(fields)
         self.headers = self._last if len(self._last) == len(fields) else joined(fields)
         self.length = body_length(self.headers, version)

@@ -76,7 +76,7 @@ class Response:
             first = FIRST_LINES.make(version, status, not channel.persistent, reason)
         else:
             first = FIRST_LINES.get(version, status, not channel.persistent)
-        return first + head_lines(headers)
+        return first + self.head.principal.lines + head_lines(headers)
 
     def start(self, status: int, headers: Sequence[tuple[str, str]], *, final: bool = True) -> None:
         """The status and headers of the answer; the body follows by `write`.

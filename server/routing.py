@@ -162,8 +162,8 @@ class Router:
 
     def open(self, request: ApiRequest) -> Opened:
         """Calls what answers the request. Raises Problem; sets the form in which faults are written."""
-        table = self._table_of(request.path.decode("latin-1"))
-        request.problem_form = native_fault if table is None else fault_form(table)
+        table = self._table_of(request.path)
+        request.problem_form = self.fault_form_at(request.path)
         method, path = request.method.decode("ascii"), decoded_path(request.path)
         if method == "OPTIONS":
             return self._options(request, table, path)
@@ -187,8 +187,14 @@ class Router:
         rule, parts = self._map.match(path, method, return_rule=True)
         return str(rule.endpoint), parts
 
-    def _table_of(self, path: str) -> RouteTable | None:
-        return next((table for table in self.tables if path.lower().startswith(table.prefixes)), None)
+    def fault_form_at(self, path: bytes) -> Fault:
+        """The form of faults below the path, as its beginning tells."""
+        table = self._table_of(path)
+        return native_fault if table is None else fault_form(table)
+
+    def _table_of(self, path: bytes) -> RouteTable | None:
+        text = path.decode("latin-1").lower()
+        return next((table for table in self.tables if text.startswith(table.prefixes)), None)
 
     def _unknown(self, request: ApiRequest, table: RouteTable | None, problem: Problem) -> Opened:
         told = problem if table is None or table.unknown is None else table.unknown(request)

@@ -2,9 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from urllib.parse import parse_qs, unquote_to_bytes
 
 from rowserve.handlers.problem import Problem
+
+ABSOLUTE = re.compile(rb"https?://([^/?#]*)", re.IGNORECASE)
+
+
+def authority_of(uri: bytes) -> bytes | None:
+    """Whom a request target in absolute form names; None for the other forms."""
+    found = ABSOLUTE.match(uri)
+    return None if found is None else found[1]
 
 
 def without_authority(uri: bytes) -> bytes:

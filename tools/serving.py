@@ -26,6 +26,7 @@ from rowserve.server.lifecycle import Connections, Lifecycle, Port
 from rowserve.server.limits import Limits
 from rowserve.server.listener import ApiSite
 from rowserve.server.models import ModelState
+from rowserve.server.origins import OriginRule
 from rowserve.server.passed_over import passed_over, passed_over_in
 from rowserve.server.site import Api
 from rowserve.server.stall import StallGauge
@@ -142,6 +143,7 @@ class Server:
         self._ports.append(port)
         self._doors.append(site)
         bound = port.getHost()
+        site.authorize = OriginRule.of(bound.host, self._config.http.hosts, self._config.http.origins).authorize
         marked = "" if address.profile == NATIVE else f" (profile {address.profile})"
         self._urls.append(f"http://{Address(bound.host, bound.port)}{marked}")
 

@@ -95,7 +95,7 @@ def test_the_content_type_means_nothing():
 
 @pytest.mark.parametrize("path", ["/v1/models/m:predict", "/v1/models/m", "/v1/anything"])
 def test_options(path: str):
-    assert asked("OPTIONS", path, Origin="https://page.example").status == 200
+    assert asked("OPTIONS", path, Origin="https://test").status == 200
     reply = asked("OPTIONS", path)
     assert (reply.status, reply.json) == (400, {"error": "Origin header is missing in CORS preflight"})
 
