@@ -42,10 +42,10 @@ class Limits(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     """[limits]: what a client may ask of the server. Sizes such as "64MiB", durations such as "10s".
 
     `body`: of a request. `parts`: of a multipart upload. `pixels`: of a picture. `headers`: until they are complete.
-    `idle`: between requests. `body_rate`: bytes a second, on average, from a body's tenth second on.
-    `queue_rows`, `queue_bytes`: what may wait for one model's graph. `unsent`: of answers that clients have not taken,
-    all together. `load`: until a model that is still loading counts as broken. `stop`: until a graceful stop is cut
-    short.
+    `idle`: between requests. `connections`: at once, 0 for as many as the limit of file descriptors allows.
+    `body_rate`: bytes a second, on average, from a body's tenth second on. `queue_rows`, `queue_bytes`: what may wait
+    for one model's graph. `unsent`: of answers that clients have not taken, all together. `load`: until a model that is
+    still loading counts as broken. `stop`: until a graceful stop is cut short.
     """
 
     body: str = "64MiB"
@@ -53,6 +53,7 @@ class Limits(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     pixels: int = 50_000_000
     headers: str = "10s"
     idle: str = "60s"
+    connections: int = 0
     body_rate: int = 1000
     queue_rows: int = 4096
     queue_bytes: str = "512MiB"
@@ -68,6 +69,8 @@ class Limits(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
         for name in ("parts", "pixels", "body_rate", "queue_rows"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1")
+        if self.connections < 0:
+            raise ValueError("connections must be at least 1, or 0 for what the limit of file descriptors allows")
 
 
 class HttpConfig(msgspec.Struct, forbid_unknown_fields=True, frozen=True):

@@ -12,6 +12,7 @@ from rowserve.server.deadlines import Deadlines
 from rowserve.server.head_memo import HeadMemo
 from rowserve.server.origins import OriginRule
 from rowserve.server.outbox import Outbox
+from rowserve.server.probe_channel import ProbeChannel
 from rowserve.server.profiles import router
 
 if TYPE_CHECKING:
@@ -39,12 +40,13 @@ class ApiSite(ServerFactory):
         self.deadlines = Deadlines(api.clock)
         self.outbox = Outbox(api.clock)
         self.unsent = api.pipeline.unsent
+        self.admission = api.admission
         self.channels: set[Channel] = set()
         self._on_idle: list[Any] = []
 
     def buildProtocol(self, addr: Any) -> Channel:  # noqa: N802
-        """A connection."""
-        return Channel(self)
+        """A connection; where there is no room for it, one for a probe."""
+        return ProbeChannel(self) if self.admission.full() else Channel(self)
 
     @property
     def draining(self) -> bool:
@@ -55,12 +57,17 @@ class ApiSite(ServerFactory):
         """A client has connected."""
         self.channels.add(channel)
         self.deadlines.add(channel)
+        if type(channel) is ProbeChannel:
+            self.admission.enter_as_probe(channel)
+        else:
+            self.admission.enter(channel)
 
     def closed(self, channel: Channel) -> None:
         """A client has gone."""
         self.channels.discard(channel)
         self.deadlines.discard(channel)
         self.unsent.forget(channel)
+        self.admission.leave(channel)
         if not self.channels:
             waiting, self._on_idle = self._on_idle, []
             for call in waiting:

@@ -19,7 +19,12 @@ ANYTHING: dict[str, Any] = {}
 JSON_TYPES = {str: "string", int: "integer"}
 FORM_SCHEMA = {"type": "object", "additionalProperties": {"type": "string", "format": "binary"}}
 LINE_SCHEMA = {"type": "string", "description": "JSON objects, one a line."}
-PATH_PATTERNS = {"model": "^[A-Za-z0-9_-][A-Za-z0-9._-]{0,63}$", "version": "^[1-9][0-9]*$", "repository": "^[^/]+$"}
+PATH_PATTERNS = {
+    "model": "^[A-Za-z0-9_-][A-Za-z0-9._-]{0,63}$",
+    "version": "^[1-9][0-9]*$",
+    "repository": "^[^/]+$",
+    "region": "^[^/]+$",
+}
 HEADERS = (
     ("Cache-Control", "no-store, no-cache, only-if-cached, max-age=N: what the row cache may do for this request."),
     ("Request-Timeout", "Seconds until rows that are not answered get a 504."),

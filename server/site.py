@@ -13,6 +13,7 @@ from twisted.internet.defer import Deferred
 
 from rowserve.handlers.items import Answer, Encoded, Question
 from rowserve.handlers.problem import Problem
+from rowserve.server.admission import Admission
 from rowserve.server.bodies import CODINGS, Asked, BodySink, Collected, Discarded, Inflated, too_large
 from rowserve.server.metrics import Metrics
 from rowserve.server.pieces import answer_in_pieces
@@ -42,6 +43,7 @@ class Api:
         clock: Any,
         defer_to_pool: Callable[..., Deferred[Any]],
         health: Callable[[], str] = lambda: "",
+        admission: Admission | None = None,
     ) -> None:
         self.models = models
         self.pipeline = pipeline
@@ -51,6 +53,7 @@ class Api:
         self.clock = clock
         self.defer_to_pool = defer_to_pool
         self.health = health
+        self.admission = admission or Admission()
         self.draining = False
 
     def admit(self, request: ApiRequest) -> BodySink:

@@ -18,6 +18,7 @@ from twisted.internet.error import CannotListenError
 from twisted.python.failure import Failure
 
 from rowserve.server.address import NATIVE, Address
+from rowserve.server.admission import Admission, default_connections, descriptors
 from rowserve.server.assembly import Assembly
 from rowserve.server.card import BadSettings
 from rowserve.server.config import Config, listening
@@ -99,7 +100,9 @@ class Server:
             self._reactor,
             assembly.defer_to_pool,
             assembly.health,
+            Admission(self._config.limits.connections or default_connections(descriptors())),
         )
+        assembly.metrics.registry.register(api.admission)
         for address in addresses:
             try:
                 await self._listen(api, address)
