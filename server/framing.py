@@ -19,6 +19,8 @@ TRAILER_BYTES = 16384
 ENDLESS = 10**MAX_LENGTH_DIGITS - 1
 SIZE = re.compile(rb"([0-9A-Fa-f]{1,16})(?:;[\t -~\x80-\xff]*)?")
 TRAILER = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+:[\t -~\x80-\xff]*")
+# The same however the bytes are cut.
+NO_SIZE = "the request cannot be parsed: a chunk's size is no hexadecimal number"
 # What may still become one of them, and a line end.
 SIZE_BEGUN = re.compile(rb"(?:[0-9A-Fa-f]{1,16}(?:;[\t -~\x80-\xff]*)?\r?)?")
 TRAILER_BEGUN = re.compile(rb"(?:[!#$%&'*+.^_`|~0-9A-Za-z-]+(?::[\t -~\x80-\xff]*\r?)?|\r)?")
@@ -108,11 +110,11 @@ class ChunkReader:
         end = data.find(b"\r\n", at, at + SIZE_BYTES + 2)
         if end < 0:
             if len(data) - at > SIZE_BYTES or SIZE_BEGUN.fullmatch(data, at) is None:
-                raise malformed("the request cannot be parsed: a chunk has no size")
+                raise malformed(NO_SIZE)
             return 0
         size = SIZE.fullmatch(data, at, end)
         if size is None:
-            raise malformed("the request cannot be parsed: a chunk's size is no hexadecimal number")
+            raise malformed(NO_SIZE)
         self._left = int(size[1], 16)
         self._announced += self._left
         if self._announced > self.limit:
