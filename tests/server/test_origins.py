@@ -45,7 +45,7 @@ def raw(method: str, target: str, host: str | None, headers: dict[str, str], bod
 
 
 def asked(
-    server: Server, method: str, target: str, host: str | None, body: bytes | None = None, /, **headers: Any
+    server: Server, method: str, target: str, host: str | None, body: Any = None, **headers: Any
 ) -> Reply:
     """The answer to a request on a connection of its own; underscores in names of headers stand for dashes."""
     client = server.connect()
