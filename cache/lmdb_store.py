@@ -17,13 +17,15 @@ from typing import Any
 
 import lmdb
 
-from rowserve.cache.errors import StoreFailed, StoreFull, UsedAfterFork
+from rowserve.cache.errors import StoreDamaged, StoreFailed, StoreFull, UsedAfterFork
 from rowserve.cache.store import Reader, Space
 
 DATA = "data.mdb"
 LOCK = "lock.mdb"
 MAX_READERS = 2048
 IDLE = "-"
+seek, END = os.lseek, os.SEEK_END
+DAMAGE = (lmdb.CorruptedError, lmdb.PageNotFoundError, lmdb.PanicError, lmdb.CursorFullError, lmdb.InvalidError)
 
 
 @dataclass(slots=True)
@@ -84,6 +86,8 @@ def failures() -> Iterator[None]:
         yield
     except lmdb.MapFullError as error:
         raise StoreFull(str(error)) from error
+    except DAMAGE as error:
+        raise StoreDamaged(str(error)) from error
     except (lmdb.Error, OSError) as error:
         raise StoreFailed(str(error)) from error
 
@@ -169,10 +173,14 @@ class LmdbStore:
         self._begin: Callable[..., Any] = self._env.begin
         self._folder, self._identity = folder, identity(folder)
         self.read_only = read_only
+        self._file = os.open(folder / DATA, os.O_RDONLY | os.O_CLOEXEC)
+        self._bytes = 0
         STORES.add(self)
 
     def read(self) -> Reader:
         """See store.Store."""
+        if (size := seek(self._file, 0, END)) != self._bytes:
+            self._resized(size)
         try:
             return self._begin()  # type: ignore[no-any-return]
         except lmdb.ReadersFullError:
@@ -194,8 +202,10 @@ class LmdbStore:
     @contextmanager
     def view(self) -> Iterator[LmdbView]:
         """See store.Store."""
-        with failures(), self._begin() as txn:
-            yield LmdbView(txn)
+        with failures():
+            self._resized(seek(self._file, 0, END))
+            with self._begin() as txn:
+                yield LmdbView(txn)
 
     @contextmanager
     def update(self) -> Iterator[LmdbUpdate]:
@@ -210,8 +220,16 @@ class LmdbStore:
         with failures():
             return space_of(self._env.stat(), self._env.info())
 
+    def _resized(self, size: int) -> None:
+        """The file only ever grows. Raises StoreDamaged where it was cut: to touch its map would end the process."""
+        if size < self._bytes:
+            raise StoreDamaged(f"{self._folder / DATA} was cut from {self._bytes} to {size} bytes; restart for a new one")
+        self._bytes = size
+
     def _check_there(self) -> None:
-        """Raises StoreFailed where what is written would go into a file that nobody finds any more."""
+        """Raises StoreFailed where what is written would go into a file that nobody finds any more, or that was cut."""
+        if self._shared is not None:
+            self._resized(seek(self._file, 0, END))
         try:
             if identity(self._folder) == self._identity:
                 return
@@ -242,6 +260,8 @@ class LmdbStore:
         if shared is not None:
             self._begin = closed
             release(shared)
+            os.close(self._file)
+            self._file = -1
 
     def forget_after_fork(self) -> None:
         """In a forked child: never touch the environment again, not even to close it."""

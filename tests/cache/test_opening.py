@@ -542,3 +542,20 @@ def test_a_file_removed_while_it_is_in_use_is_noticed_with_or_without_a_write(fo
     stepped.step()
     assert stepped.stats.state == "ok"
     stepped.close()
+
+
+def test_a_file_cut_while_it_is_in_use_costs_the_cache_and_not_the_process(folder):
+    stepped = SteppedCache(folder)
+    assert stepped.cache.lookup([key(1)]) == [BODY]
+    os.truncate(data(folder), 8192)
+    assert stepped.cache.lookup([key(1)]) == [None]
+    assert stepped.cache.lookup_aliases([key(1)]) == [None]
+    assert stepped.cache.recall(b"model") is None
+    stepped.cache.keep([key(2)], [BODY])
+    stepped.now += 1
+    stepped.step()
+    assert stepped.stats.state == "failing"
+    assert len(stepped.lines) == 1
+    assert "was cut" in stepped.lines[0]
+    stepped.close()
+    works_anew(folder, "truncated")
