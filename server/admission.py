@@ -11,7 +11,7 @@ from collections import deque
 from heapq import nsmallest
 from typing import TYPE_CHECKING
 
-from prometheus_client.metrics_core import Metric
+from prometheus_client.metrics_core import CounterMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from rowserve.server.metrics import counter, gauge
@@ -53,10 +53,19 @@ class Admission(Collector):
         self._probes: dict[Channel, None] = {}
         self._idle: deque[Channel] = deque()
         self.closed = {"idle": 0, "full": 0}
+        self.short = False  # of descriptors
+        self._times_short = 0
 
     def full(self) -> bool:
         """Whether there is no room for another one, though all that was idle has gone."""
-        return len(self._members) >= self._limit and not self._make_room()
+        return self.short or (len(self._members) >= self._limit and not self._make_room())
+
+    def ran_short(self) -> None:
+        """The process has no descriptor left, but for a few: those are for probes. Some of the idle go."""
+        self.short = True
+        self._times_short += 1
+        for _ in range(PROBES):
+            self._make_room()
 
     def enter(self, channel: Channel) -> None:
         """A client has connected."""
@@ -95,6 +104,8 @@ class Admission(Collector):
         yield gauge("connections", "HTTP connections that are open.", len(self._members) + len(self._probes))
         text = "Connections closed at limits.connections: idle ones that made room, and newcomers without room."
         yield counter("connections_closed", text, "reason", self.closed)
+        text = "How often the process has run out of file descriptors."
+        yield CounterMetricFamily("rowserve_out_of_descriptors", text, value=self._times_short)
 
 
 def idle_since(channel: Channel) -> float | None:

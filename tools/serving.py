@@ -13,10 +13,10 @@ from typing import Any
 
 import click
 from twisted.internet.defer import Deferred, gatherResults
-from twisted.internet.endpoints import TCP4ServerEndpoint, TCP6ServerEndpoint
 from twisted.internet.error import CannotListenError
 from twisted.python.failure import Failure
 
+from rowserve.server.accepting import ApiPort, Reserve
 from rowserve.server.address import NATIVE, Address
 from rowserve.server.admission import Admission, default_connections, descriptors
 from rowserve.server.assembly import Assembly
@@ -103,9 +103,10 @@ class Server:
             Admission(self._config.limits.connections or default_connections(descriptors())),
         )
         assembly.metrics.registry.register(api.admission)
+        self._reserve = Reserve(self._reactor, api.admission)
         for address in addresses:
             try:
-                await self._listen(api, address)
+                self._listen(api, address)
             except CannotListenError as error:
                 why = getattr(error.socketError, "strerror", None) or error.socketError
                 say(f"cannot listen on {address}: {why}; name another with --listen HOST:PORT")
@@ -139,10 +140,10 @@ class Server:
             say(f"loading {version} from {source.path}")
         return self._assembly.add(source).addCallback(loaded)
 
-    async def _listen(self, api: Api, address: Address) -> None:
+    def _listen(self, api: Api, address: Address) -> None:
         site = ApiSite(api, address.profile)
-        endpoint = TCP6ServerEndpoint if ":" in address.host else TCP4ServerEndpoint
-        port: Any = await endpoint(self._reactor, address.port, BACKLOG, address.host).listen(site)  # type: ignore[no-untyped-call]
+        port: Any = ApiPort(self._reserve, address.port, site, BACKLOG, address.host, self._reactor)
+        port.startListening()
         self._ports.append(port)
         self._doors.append(site)
         bound = port.getHost()
