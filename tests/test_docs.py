@@ -32,6 +32,7 @@ from twisted.internet.task import Clock
 
 from rowserve.cache.stats import CacheStats
 from rowserve.server.address import NATIVE
+from rowserve.server.admission import Admission
 from rowserve.server.card import Card, read_card
 from rowserve.server.config import Config, read_config
 from rowserve.server.metrics import Metrics
@@ -46,6 +47,7 @@ NAMES = [page.name for page in PAGES]
 START_SECONDS = 240  # a bound, not a figure: a server that is not up by then never will be
 FENCE = re.compile(r"^```([^\n]*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 NUMBER = r"-?[0-9]+\.[0-9]+(?:e-?[0-9]+)?"
+from rowserve.server.unsent import Unsent
 
 
 @dataclass(frozen=True)
@@ -153,6 +155,8 @@ def metric_names() -> set[str]:
     metrics = Metrics()
     metrics.cache_stats = CacheStats
     metrics.stall = StallGauge(Clock())
+    metrics.registry.register(Unsent(Clock()))
+    metrics.registry.register(Admission())
     metrics.rows("m", 1, "rows").hits(1)
     metrics.request("/livez", 200, 0.0)
     text = metrics.exposition().decode()
