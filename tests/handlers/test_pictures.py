@@ -7,6 +7,7 @@ import struct
 import zlib
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
+from unittest import mock
 
 import msgspec
 import numpy as np
@@ -398,3 +399,44 @@ def test_it_is_a_picture_decoder_on_many_threads():
         for _ in range(3):
             for one, other in zip(alone, pool.map(shared.decode, uploads), strict=True):
                 assert np.array_equal(one, other.arrays["pixels"])
+
+
+def all_at_once(picture: Image.Image) -> Image.Image:
+    """What `over_white` does strip by strip."""
+    seen = picture.convert("RGBA")
+    whole = Image.new("RGB", seen.size, (255, 255, 255))
+    whole.paste(seen, mask=seen.getchannel("A"))
+    return whole
+
+
+@given(
+    st.sampled_from(["RGBA", "LA", "PA", "P bytes", "P index", "RGB", "L", "1"]),
+    st.integers(1, 40),
+    st.integers(1, 40),
+    st.integers(0, 2**32 - 1),
+)
+def test_over_white_in_strips_gives_the_same_pixels(kind, width, height, seed):
+    random = np.random.default_rng(seed)
+    mode = kind.split()[0]
+    if mode == "PA":
+        source = Image.fromarray(random.integers(0, 256, (height, width, 4), np.uint8)).convert("PA")
+    elif mode in ("P", "1"):
+        source = Image.fromarray(random.integers(0, 256, (height, width, 3), np.uint8)).convert(mode)
+    else:
+        count = len(mode)
+        shape = (height, width, count) if count > 1 else (height, width)
+        source = Image.fromarray(random.integers(0, 256, shape, np.uint8), mode)
+    if kind in ("P index", "L", "1"):
+        source.info["transparency"] = int(random.integers(0, 256))
+    elif kind == "P bytes":
+        source.info["transparency"] = random.integers(0, 256, 256, np.uint8).tobytes()
+    elif kind == "RGB":
+        source.info["transparency"] = tuple(int(x) for x in np.asarray(source)[0, 0])
+    buffer = io.BytesIO()
+    if mode in ("RGBA", "LA", "P", "RGB", "L", "1"):
+        source.save(buffer, "PNG")
+        source = Image.open(buffer)
+        source.load()
+    with mock.patch.object(pictures, "STRIP_PIXELS", 64):
+        strips = pictures.over_white(source)
+    assert strips.tobytes() == all_at_once(source).tobytes()
