@@ -38,6 +38,7 @@ from rowserve.server.config import Config, read_config
 from rowserve.server.metrics import Metrics
 from rowserve.server.profiles import router
 from rowserve.server.stall import StallGauge
+from rowserve.server.unsent import Unsent
 from rowserve.tools.cli import main
 from rowserve.tools.digits import digit_scans
 
@@ -47,7 +48,6 @@ NAMES = [page.name for page in PAGES]
 START_SECONDS = 240  # a bound, not a figure: a server that is not up by then never will be
 FENCE = re.compile(r"^```([^\n]*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 NUMBER = r"-?[0-9]+\.[0-9]+(?:e-?[0-9]+)?"
-from rowserve.server.unsent import Unsent
 
 
 @dataclass(frozen=True)
