@@ -223,7 +223,8 @@ class LmdbStore:
     def _resized(self, size: int) -> None:
         """The file only ever grows. Raises StoreDamaged where it was cut: to touch its map would end the process."""
         if size < self._bytes:
-            raise StoreDamaged(f"{self._folder / DATA} was cut from {self._bytes} to {size} bytes; restart for a new one")
+            file = self._folder / DATA
+            raise StoreDamaged(f"{file} was cut from {self._bytes} to {size} bytes; restart for a new one")
         self._bytes = size
 
     def _check_there(self) -> None:
