@@ -100,15 +100,21 @@ class RowPipeline:
         if len(items) == 1 and type(items[0]) is Rows:
             return served.row_keys(items[0])  # type: ignore[return-value]
         keys: list[bytes | None] = []
+        aliases: dict[int, bytes] = {}  # by the place of their picture, to be looked up together
         hashed = 0
         for item in items:
             if type(item) is Rows:
                 keys += served.row_keys(item)
             elif type(item) is Picture:
                 hashed += len(item.upload)
-                keys += [UNNAMED] if hashed > LARGE else self.cache.lookup_aliases([self.alias(served, item)])
+                if hashed <= LARGE:
+                    aliases[len(keys)] = self.alias(served, item)
+                keys.append(UNNAMED)
             else:
                 keys.append(None)
+        if aliases:
+            for at, key in zip(aliases, self.cache.lookup_aliases(list(aliases.values())), strict=True):
+                keys[at] = key
         return keys
 
     @staticmethod

@@ -647,3 +647,19 @@ def test_rows_add_up_and_are_right_through_anything(schedule, max_rows, queue_ro
             if at not in one.answer.errors:
                 assert one.answer.row(at)["double"][0] == 2 * float(number)
     assert (bench.model.batcher.rows, bench.model.batcher._promises) == (0, {})
+
+
+def test_all_uploads_of_a_request_are_looked_up_together(bench, monkeypatch):
+    decoder = NumberPicture()
+    cache, asked = bench.pipeline.cache, []
+    real = cache.lookup_aliases
+
+    def lookup_aliases(keys):
+        asked.append(len(keys))
+        return real(keys)
+
+    monkeypatch.setattr(cache, "lookup_aliases", lookup_aliases)
+    pictures = [Picture(bytes([number]), decoder) for number in (49, 50, 51)]
+    bench.answer(*pictures)
+    assert bench.ask(number_rows(9), *pictures) is not None
+    assert asked == [3, 3]
