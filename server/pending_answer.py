@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -60,9 +60,14 @@ class PendingAnswer:
         self._deferred: Deferred[Answer] = Deferred(self._cancelled)
 
     def start(
-        self, items: Sequence[Item], keys: Sequence[bytes | None], found: Sequence[Buffer | None]
+        self,
+        items: Sequence[Item],
+        keys: Sequence[bytes | None],
+        found: Sequence[Buffer | None],
+        aliases: Mapping[int, bytes],
     ) -> Deferred[Answer]:
-        """Takes what was found and sets the rest going. `keys` and `found` are empty where nothing was looked up."""
+        """Takes what was found and sets the rest going. `keys` and `found` are empty where nothing was looked up;
+        `aliases` are those of uploads, by their place."""
         self._packed = packed = list(found) or [None] * self._rows(items)
         total = len(packed)
         missing = packed.count(None)
@@ -73,7 +78,7 @@ class PendingAnswer:
         if missing < total:
             self._outcomes = [FAILED if each is None else HIT for each in packed]
             self._counts.settle(HIT, total - missing)
-        nbytes = self._sort(items, keys or [None] * total)
+        nbytes = self._sort(items, keys or [None] * total, aliases)
         if self._asks and self._options.cache.only_if_cached:
             raise self._abandon(not_cached(len(self._asks)))
         self._timing.cache = self._pipeline.clock.seconds() - self._began
@@ -96,7 +101,7 @@ class PendingAnswer:
             return len(items)
         return sum(item.count if isinstance(item, Rows) else 1 for item in items)
 
-    def _sort(self, items: Sequence[Item], keys: Sequence[bytes | None]) -> int:
+    def _sort(self, items: Sequence[Item], keys: Sequence[bytes | None], aliases: Mapping[int, bytes]) -> int:
         """Puts each missing row where it goes next: to the batcher, to the decode pool, or among the faults.
 
         How many bytes the rows have that wait for the graph.
@@ -116,7 +121,7 @@ class PendingAnswer:
                 nbytes += item.nbytes
             elif isinstance(item, Picture):
                 if packed[at] is None:
-                    self._decode(Upload(at, item, keys[at]))
+                    self._decode(Upload(at, item, keys[at], aliases.get(at)))
             else:
                 self._fail(at, item)
             at += 1
@@ -187,9 +192,8 @@ class PendingAnswer:
     def decoded(self, upload: Upload, rows: Rows, key: bytes | None) -> None:
         """A picture has become a row: it may be known by its pixels, or must be computed."""
         if key is not None:
-            if key != upload.key:
-                alias = upload.alias or self._pipeline.alias(self._served, upload.picture)
-                self._pipeline.cache.keep_aliases([alias], [key], self._served.generation(rows.static))
+            if key != upload.key and upload.alias is not None:
+                self._pipeline.cache.keep_aliases([upload.alias], [key], self._served.generation(rows.static))
             if self._found(upload.position, key):
                 return
         if self._options.cache.only_if_cached:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 from twisted.internet.defer import Deferred, fail
@@ -27,6 +27,7 @@ from rowserve.server.pending_rows import Batch
 from rowserve.server.unsent import Unsent
 
 log = logging.getLogger(__name__)
+NONE: Mapping[int, bytes] = {}
 HIT = Outcome.HIT  # to look it up in its class costs a tenth of a microsecond
 BULK = Priority.BULK
 Computed = tuple[list[bytes], list[Buffer], Generation | None]
@@ -67,7 +68,7 @@ class RowPipeline:
         """Answers `items` in their order."""
         began = self._now()
         served = model.served(signature)
-        keys = self._keys(served, items) if served.cached and not options.cache.no_store else []
+        keys, aliases = self._keys(served, items) if served.cached and not options.cache.no_store else ([], NONE)
         found = self.look_up(served, keys, options) if keys else []
         if found and all(found):  # rows without a single byte go the other way, which ends the same
             spent = self._now() - began
@@ -75,7 +76,7 @@ class RowPipeline:
             return Answer(served.outputs, found, [HIT] * len(found), {}, Timing(0.0, spent))
         pending = PendingAnswer(self, model, served, options, began)
         try:
-            return pending.start(items, keys, found)
+            return pending.start(items, keys, found, aliases)
         except Problem as problem:
             return fail(problem)
 
@@ -92,13 +93,15 @@ class RowPipeline:
         known = iter(self.cache.lookup([key for key in keys if key], max_age))
         return [next(known) if key else None for key in keys]
 
-    def _keys(self, served: ServedSignature, items: Sequence[Item]) -> list[bytes | None]:
-        """A key for each row; None for one that has none yet (a picture unknown) or never will (a fault).
+    def _keys(self, served: ServedSignature, items: Sequence[Item]) -> tuple[list[bytes | None], Mapping[int, bytes]]:
+        """A key for each row, and the alias of each upload by its place.
 
-        UNNAMED stands for a picture whose upload is not hashed here: all together would take the reactor too long.
+        A key is None for a row that has none yet (a picture unknown) or never will (a fault). UNNAMED stands for a
+        picture whose upload is not hashed here: all together would take the reactor too long. Such uploads get their
+        aliases one after the other, on the pool, and are looked up as they do: the first need not wait for the last.
         """
         if len(items) == 1 and type(items[0]) is Rows:
-            return served.row_keys(items[0])  # type: ignore[return-value]
+            return served.row_keys(items[0]), NONE  # type: ignore[return-value]
         keys: list[bytes | None] = []
         aliases: dict[int, bytes] = {}  # by the place of their picture, to be looked up together
         hashed = 0
@@ -115,7 +118,7 @@ class RowPipeline:
         if aliases:
             for at, key in zip(aliases, self.cache.lookup_aliases(list(aliases.values())), strict=True):
                 keys[at] = key
-        return keys
+        return keys, aliases
 
     @staticmethod
     def alias(served: ServedSignature, picture: Picture) -> bytes:

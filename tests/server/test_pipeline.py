@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.internet.defer import CancelledError
 
+from rowserve.cache.keys import Generation
 from rowserve.cache.row_cache import RowCache
 from rowserve.graphs.errors import CannotLoad, GraphFailed, RowBroken
 from rowserve.graphs.rows import Rows
@@ -663,3 +664,19 @@ def test_all_uploads_of_a_request_are_looked_up_together(bench, monkeypatch):
     bench.answer(*pictures)
     assert bench.ask(number_rows(9), *pictures) is not None
     assert asked == [3, 3]
+
+
+def test_an_upload_is_hashed_once(bench, monkeypatch):
+    hashed = []
+    real = Generation.alias_key
+
+    def alias_key(generation, upload, identity):
+        hashed.append(bytes(upload))
+        return real(generation, upload, identity)
+
+    monkeypatch.setattr(Generation, "alias_key", alias_key)
+    large = b"0" * LARGE + b"7"
+    uploads = [b"1", large, b"2"]  # new, too large for the reactor, behind it
+    for upload in uploads:
+        bench.answer(Picture(upload, NumberPicture()))
+    assert hashed == uploads
