@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from rowserve.cache import integrity, layout
+from rowserve.cache import integrity, layout, walk
 from rowserve.cache.books import ABOUT, COUNTERS, Books, read_about, read_counters, read_document, read_pieces
 from rowserve.cache.errors import CacheRefused
 from rowserve.cache.integrity import Claim
@@ -27,6 +29,7 @@ from rowserve.cache.store import Store, View
 from rowserve.graphs.rows import Buffer
 
 CHUNK = 256
+UNREAD = 2  # the walk's exit status
 KINDS: Mapping[int, str] = {Kind.ROW: "row", Kind.ALIAS: "alias", Kind.DOCUMENT: "document"}
 
 
@@ -34,7 +37,7 @@ KINDS: Mapping[int, str] = {Kind.ROW: "row", Kind.ALIAS: "alias", Kind.DOCUMENT:
 class Report:
     """What `stat` prints. Sizes are in bytes; `generations` counts rows and aliases by tag (hex).
 
-    `names` says what each tag stands for: fingerprint and signature.
+    `names` says what each tag stands for: fingerprint, signature, and `models`, the last names it was served under.
     """
 
     size: int
@@ -45,12 +48,15 @@ class Report:
     aliases: int
     evicted: int
     generations: Mapping[str, int]
-    names: Mapping[str, Mapping[str, str]]
+    names: Mapping[str, Mapping[str, Any]]
 
 
 @dataclass(frozen=True, slots=True)
 class Listed:
-    """One record: `created` in seconds since 1970, `hit` since the hand last passed it."""
+    """One record: `created` in seconds since 1970; `hit` is whether a hit is noted since the hand last passed it.
+
+    Hits are noted in the file only while it is nearly full, and the hand moves.
+    """
 
     key: str
     kind: str
@@ -129,7 +135,7 @@ def stat(store: Store) -> Report:
     )
 
 
-def names(store: Store) -> dict[str, dict[str, str]]:
+def names(store: Store) -> dict[str, dict[str, Any]]:
     """What the tags stand for, as far as the file knows."""
     found = {}
     start = layout.document_key(generation_name(b""))
@@ -166,8 +172,28 @@ def look(view: View, key: bytes) -> Listed | None:
     return Listed(key.hex(), kind, stamp.created, len(body), stamp.tag.hex(), hit)
 
 
-def verify(store: Store, drop: bool = False) -> Verified:
-    """Check every record; with `drop`, delete the damaged ones."""
+def verify_pages(folder: Path) -> str:
+    """What is wrong with the pages of the file, the free list included, or "". A child process reads them all, while
+    others may use the file; where they are damaged, who next has the folder alone sets it aside. Raises CacheRefused
+    where they cannot be read.
+    """
+    rows = folder / integrity.ROWS
+    if not (rows / integrity.DATA).exists():
+        raise CacheRefused(f"there is no cache in {folder}")
+    command = integrity.walk_command(rows, walk.BESIDE, walk.PAGES)
+    done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, check=False)
+    try:
+        integrity.walked(rows, done.returncode, done.stderr.decode(errors="replace"))
+    except CacheRefused as refused:
+        if done.returncode == UNREAD:
+            raise
+        integrity.leave_mark(rows, str(refused))
+        return str(refused)
+    return ""
+
+
+def verify(store: Store, drop: bool = False, seen: Callable[[], object] = lambda: None) -> Verified:
+    """Check every record; with `drop`, delete the damaged ones. `seen` is called for each."""
     checked, damaged = 0, []
     ends = ((b"", layout.DOCUMENTS), (layout.DOCUMENTS, layout.end(layout.DOCUMENTS)))
     for start, stop in ends:
@@ -177,6 +203,7 @@ def verify(store: Store, drop: bool = False) -> Verified:
                 if value is None:
                     continue  # evicted meanwhile
                 checked += 1
+                seen()
                 if unseal_any(kind_of(value), key, value, read_pieces(view, value)) is None:
                     damaged.append(key)
     if drop:

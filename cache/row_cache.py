@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     from rowserve.graphs.signature import Signature
 
 MOST_NOTED = 8192
+# A generation's document keeps so many of the names that it was served under.
+MOST_NAMES = 4
 MOST_GENERATIONS = 256
 ROW = int(Kind.ROW)
 NO_TAG = bytes(TAG_BYTES)
@@ -92,11 +94,15 @@ class RowCache:
         static: Mapping[str, Array] | None = None,
         execution: Mapping[str, str] | None = None,
         tenant: bytes = b"",
+        model: str = "",
     ) -> Generation:
-        """The name space of rows answered so, under this installation's secret; the last ones are remembered."""
+        """The name space of rows answered so, under this installation's secret; the last ones are remembered.
+
+        `model` is the name it is served under: no part of it, but written down for people who look into the file.
+        """
         static, execution = static or {}, execution or {}
         contents = tuple((name, array_content(static[name])) for name in sorted(static)) if static else ()
-        asked = (fingerprint, signature, contents, tuple(sorted(execution.items())), tenant)
+        asked = (fingerprint, signature, contents, tuple(sorted(execution.items())), tenant, model)
         found = self._generations.get(asked)
         if found is None:
             found = make_generation(
@@ -110,14 +116,19 @@ class RowCache:
             if len(self._generations) >= MOST_GENERATIONS:
                 del self._generations[next(iter(self._generations))]
             self._generations[asked] = found
-            self._introduce(found, fingerprint, signature.name)
+            self._introduce(found, fingerprint, signature.name, model)
         return found
 
-    def _introduce(self, generation: Generation, fingerprint: str, signature: str) -> None:
-        """Write down once what the generation's tag stands for, for people who look into the file."""
+    def _introduce(self, generation: Generation, fingerprint: str, signature: str, model: str) -> None:
+        """Write down once what the generation's tag stands for, with the last names that it was served under."""
+        if self._writer is None:
+            return
         name = generation_name(generation.tag)
-        document = json.dumps({"fingerprint": fingerprint, "signature": signature}).encode()
-        if self._writer is not None and self.recall(name) != document:
+        known = self.recall(name)
+        models = [each for each in served_names(known) if each != model] + ([model] if model else [])
+        told = {"fingerprint": fingerprint, "signature": signature, "models": models[-MOST_NAMES:]}
+        document = json.dumps(told).encode()
+        if known != document:
             self.remember(name, document)
 
     def lookup(self, keys: Sequence[bytes], max_age: float | None = None) -> list[Buffer | None]:
@@ -262,6 +273,11 @@ class RowCache:
         self.stats.state, self.stats.why = states.OFF, "closed"
         store.close()
         self._on_close()
+
+
+def served_names(document: bytes | None) -> list[str]:
+    """The names in a generation's document, the latest last; a file of before has none."""
+    return list(json.loads(document).get("models", ())) if document else []
 
 
 def generation_name(tag: bytes) -> bytes:

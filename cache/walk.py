@@ -1,9 +1,10 @@
 """Walks a cache file from end to end, as a program of its own: a damaged file may kill whoever reads it.
 
-Run as `python -m rowserve.cache.walk FOLDER [beside]`. Exit status 0 when all pages are as they should be, else a line
-on stderr that says what is wrong. With `beside` others may use the file meanwhile: a read transaction holds the pages
-still, all priorities are the lowest, and then the records' checksums are read too, a few at a time; what stands on
-stdout is {"checked": how many, "damaged": [their keys in hex]}.
+Run as `python -m rowserve.cache.walk FOLDER [beside [pages]]`. Exit status 0 when all pages are as they should be, 1
+when they are damaged, 2 when they could not be read; a line on stderr says why. With `beside` others may use the file
+meanwhile: a read transaction holds the pages still, all priorities are the lowest, and then the records' checksums are
+read too, a few at a time; what stands on stdout is {"checked": how many, "damaged": [their keys in hex]}. With `pages`
+nothing but the pages is read, and somebody waits for it.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from rowserve.cache.meta_page import Damaged, Meta, check_metas, parse_meta
 from rowserve.cache.pages import check
 
 BESIDE = "beside"
+PAGES = "pages"
 DATA = "data.mdb"
 PAGE = 4096
 KEY_BYTES = 32
@@ -118,7 +120,9 @@ def main() -> None:
 
     folder, beside = sys.argv[1], BESIDE in sys.argv[2:]
     try:
-        if beside:
+        if PAGES in sys.argv[2:]:
+            check_beside(folder)
+        elif beside:
             be_patient()
             check_beside(folder)
             print(json.dumps(check_records(folder)))  # noqa: T201  what the program is for
@@ -127,7 +131,8 @@ def main() -> None:
     except (Damaged, CacheRefused) as error:
         sys.exit(str(error))
     except (CacheError, OSError, ValueError, lmdb.Error) as error:
-        sys.exit(f"{type(error).__name__}: {error}")
+        print(f"{type(error).__name__}: {error}", file=sys.stderr)  # noqa: T201  as sys.exit prints the other
+        sys.exit(2)
 
 
 if __name__ == "__main__":  # pragma: no cover  the test of it is another process

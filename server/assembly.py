@@ -188,7 +188,12 @@ class Assembly:
         batcher = Batcher(graph, limits, self._reactor, computed)
         signatures = {
             signature.name: ServedSignature(
-                signature, self.cache, about, enabled=card.cache.enabled, ttl=card.cache.max_age
+                signature,
+                self.cache,
+                about,
+                enabled=card.cache.enabled,
+                ttl=card.cache.max_age,
+                name=f"{source.name}/{source.version}",
             )
             for signature in about.signatures.values()
         }

@@ -27,11 +27,19 @@ NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,63}")
 class ServedSignature:
     """One signature as the pipeline needs it.
 
-    `cached` rows are looked up and kept; `max_age` (seconds) is the card's time to live, None for ever.
+    `cached` rows are looked up and kept; `max_age` (seconds) is the card's time to live, None for ever. `name` is what
+    people call the version, NAME/VERSION.
     """
 
     def __init__(
-        self, signature: Signature, cache: RowCache, description: ModelDescription, *, enabled: bool, ttl: float | None
+        self,
+        signature: Signature,
+        cache: RowCache,
+        description: ModelDescription,
+        *,
+        enabled: bool,
+        ttl: float | None,
+        name: str = "",
     ) -> None:
         self.signature = signature
         self.inputs = RowLayout(signature.row_inputs)
@@ -41,13 +49,18 @@ class ServedSignature:
         self.max_age = ttl
         self._cache = cache
         self._description = description
+        self._name = name
         self._generation = None if signature.static_inputs else self._derive({})
         self._lane = (signature.name, b"")
 
     def _derive(self, static: Mapping[str, Array]) -> Generation:
         about = self._description
         return self._cache.generation(
-            fingerprint=about.fingerprint, signature=self.signature, static=static, execution=about.execution
+            fingerprint=about.fingerprint,
+            signature=self.signature,
+            static=static,
+            execution=about.execution,
+            model=self._name,
         )
 
     def lane(self, rows: Rows) -> tuple[Any, ...]:

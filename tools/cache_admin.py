@@ -73,12 +73,15 @@ def ls(**flags: Any) -> None:
     print_list(**flags)
 
 
-@cache.command(short_help="Check every row's checksum.")
+@cache.command(short_help="Check the whole file.")
 @place
 @click.option("--drop", is_flag=True, help="Delete the damaged ones.")
 @as_json
 def verify(**flags: Any) -> None:
-    """Read every record and check it. Exit: 0 all are whole, 1 some are damaged (they are never served)."""
+    """Read every page of the file, the free list too, and every record, and check them.
+
+    Exit: 0 all are whole, 1 some are damaged (they are never served).
+    """
     from rowserve.tools.cache_tables import print_verify
 
     sys.exit(print_verify(**flags))

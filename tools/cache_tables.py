@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -21,9 +22,13 @@ from rowserve.server import config as server_config
 from rowserve.server.config import Config
 from rowserve.server.units import Bytes
 from rowserve.tools.options import Refused, settings
+from rowserve.tools.progress import Progress
 
 DAMAGED = 1
+SET_ASIDE = "Restart what uses the cache: the file is then set aside, and a new one begun."
 SHOWN_DAMAGED = 20
+# What is known of hits from outside the process that serves them.
+SINCE = "since eviction last passed the row; they are noted only while the cache is nearly full"
 
 
 @contextmanager
@@ -71,10 +76,11 @@ def print_stat(cache_folder: Path | None, config: Path | None, as_json: bool) ->
     )
     if report.generations:
         click.echo()
-        lines = [("generation", "records", "signature", "model (fingerprint)")]
+        lines = [("generation", "records", "signature", "fingerprint", "served as")]
         for tag, count in sorted(report.generations.items(), key=lambda entry: -entry[1]):
             name = report.names.get(tag, {})
-            lines.append((tag, f"{count:,}", name.get("signature", "?"), name.get("fingerprint", "?")[:16]))
+            served = ", ".join(reversed(name.get("models", ()))) or "?"
+            lines.append((tag, f"{count:,}", name.get("signature", "?"), name.get("fingerprint", "?")[:16], served))
         print_columns(lines)
 
 
@@ -84,7 +90,7 @@ def print_list(
     """The records, as they are read."""
     with opened(settings(config, cache_folder)) as there:
         if not as_json:
-            click.echo(f"{'key':<64}  {'kind':<8}  {'made':<19}  {'bytes':>9}  {'generation':<10}  hit")
+            click.echo(f"{'key':<64}  {'kind':<8}  {'made':<19}  {'bytes':>9}  {'generation':<10}  hit noted")
         for record in islice(admin.ls(there.store, generation), limit):
             if as_json:
                 click.echo(json.dumps(asdict(record)))
@@ -94,16 +100,24 @@ def print_list(
 
 
 def print_verify(cache_folder: Path | None, config: Path | None, drop: bool, as_json: bool) -> int:
-    """The damaged records; the exit status."""
-    with opened(settings(config, cache_folder)) as there:
-        found = admin.verify(there.store, drop)
+    """The damaged pages, or else records; the exit status."""
+    made = settings(config, cache_folder)
+    with refusing():
+        fault = admin.verify_pages(folder_of(made))
+    if fault:
+        click.echo(json.dumps({"pages": fault}) if as_json else f"{fault}\n{SET_ASIDE}")
+        return DAMAGED
+    with opened(made) as there:
+        bar = Progress(os.isatty(2), lambda: records_of(admin.stat(there.store)))
+        found = admin.verify(there.store, drop, lambda: bar.add(1))
+        bar.close()
     if as_json:
         click.echo(json.dumps(asdict(found)))
     else:
         what = "dropped" if drop else "damaged"
         for key in found.damaged[:SHOWN_DAMAGED]:
             click.echo(f"{what}: {key}")
-        click.echo(f"{found.checked:,} records checked, {len(found.damaged):,} {what}")
+        click.echo(f"all pages checked; {found.checked:,} records checked, {len(found.damaged):,} {what}")
     return DAMAGED if found.damaged else 0
 
 
@@ -171,7 +185,13 @@ def print_explanation(
     if listed is not None:
         age = max(0.0, time.time() - listed.created)
         click.echo(f"made        {date(listed.created)}, {ago(age)} ago")
-        click.echo(f"answer      {listed.bytes} bytes, {'hit lately' if listed.hit else 'not hit lately'}")
+        click.echo(f"answer      {listed.bytes} bytes")
+        click.echo(f"hits        {'noted' if listed.hit else 'none noted'} {SINCE}")
+
+
+def records_of(report: admin.Report) -> int:
+    """How many there are, but for a few documents."""
+    return report.rows + report.aliases
 
 
 def date(seconds: float) -> str:

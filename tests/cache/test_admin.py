@@ -57,7 +57,7 @@ def test_stat(stepped):
     assert 0 < report.used <= report.file < report.map_size
     one, two = stepped.one.tag.hex(), stepped.two.tag.hex()
     assert report.generations == {one: 31, two: 5}
-    assert report.names[one] == {"fingerprint": "one", "signature": "s"}
+    assert report.names[one] == {"fingerprint": "one", "signature": "s", "models": []}
     assert set(report.names) == {one, two}
 
 

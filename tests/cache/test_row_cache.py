@@ -8,7 +8,7 @@ import pytest
 from rowserve.cache import layout, record
 from rowserve.cache.errors import StoreFailed
 from rowserve.cache.record import Kind, Stamp
-from rowserve.cache.row_cache import MOST_GENERATIONS, MOST_NOTED, RowCache
+from rowserve.cache.row_cache import MOST_GENERATIONS, MOST_NOTED, RowCache, served_names
 from rowserve.graphs.signature import Signature, TensorSpec
 from tests.cache.stepping import START, SteppedCache, key
 from tests.cache.test_writer import faulty
@@ -310,10 +310,30 @@ def test_a_generation_is_written_down_once(stepped):
     generation = stepped.cache.generation(fingerprint="f", signature=SIGNATURE)
     name = b"generation/" + generation.tag.hex().encode()
     stepped.settle()
-    assert stepped.cache.recall(name) == b'{"fingerprint": "f", "signature": "s"}'
+    assert stepped.cache.recall(name) == b'{"fingerprint": "f", "signature": "s", "models": []}'
     stepped.cache._generations.clear()
     stepped.cache.generation(fingerprint="f", signature=SIGNATURE)
     assert stepped.stats.queued_rows == 0
+
+
+def test_a_generation_keeps_the_last_names_it_was_served_under(stepped):
+    for model in ("a/1", "b/1", "a/2", "a/3", "a/4"):
+        generation = stepped.cache.generation(fingerprint="f", signature=SIGNATURE, model=model)
+        stepped.settle()
+    stepped.cache.generation(fingerprint="f", signature=SIGNATURE)  # by somebody who has no name for it
+    stepped.settle()
+    document = stepped.cache.recall(b"generation/" + generation.tag.hex().encode())
+    assert served_names(document) == ["b/1", "a/2", "a/3", "a/4"]
+
+
+def test_a_generation_that_was_written_down_without_names_gets_one(stepped):
+    generation = stepped.cache.generation(fingerprint="f", signature=SIGNATURE)
+    name = b"generation/" + generation.tag.hex().encode()
+    stepped.cache.remember(name, b'{"fingerprint": "f", "signature": "s"}')
+    stepped.settle()
+    assert stepped.cache.generation(fingerprint="f", signature=SIGNATURE, model="a/1") == generation
+    stepped.settle()
+    assert served_names(stepped.cache.recall(name)) == ["a/1"]
 
 
 def test_hits_are_noted_and_bounded(stepped):

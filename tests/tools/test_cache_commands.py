@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +39,7 @@ def test_stat_says_how_full_it_is_and_of_what(filled: Path) -> None:
     assert "rows     40" in shown
     assert next(iter(report["generations"])) in shown
     assert "serving_default" in shown
+    assert re.search(r" arithmetic/1$", shown, re.MULTILINE)
 
 
 def test_ls_lists_the_rows(filled: Path) -> None:
@@ -45,6 +48,31 @@ def test_ls_lists_the_rows(filled: Path) -> None:
     assert {record["kind"] for record in listed} == {"row"}
     assert len(cache(filled, "ls", "--limit", "3").output.splitlines()) == 4
     assert cache(filled, "ls", "--generation", "00000000", "--json").output == ""
+
+
+def test_verify_finds_a_damaged_page_and_the_next_start_sets_the_file_aside(tmp_path: Path) -> None:
+    model = arithmetic_model(tmp_path / "arithmetic")
+    infer = ["infer", str(model), "--cache", str(tmp_path / "cache")]
+    rowserve(*infer, lines=rows(40))
+    data = tmp_path / "cache" / "rows" / "data.mdb"
+    with data.open("r+b") as file:  # all but the two first pages, behind a clean mark
+        status = data.stat()
+        file.seek(8192)
+        file.write(bytes(status.st_size - 8192))
+    os.utime(data, ns=(status.st_atime_ns, status.st_mtime_ns))
+    done = cache(tmp_path, "verify")
+    assert (done.exit_code, len(done.output.splitlines())) == (1, 2)
+    assert "data.mdb is damaged: " in done.output
+    assert "pages" in json.loads(cache(tmp_path, "verify", "--json").output)
+    again = rowserve(*infer, lines=rows(40))
+    assert b"set aside" in again.stderr
+    assert b" 40 computed" in again.stderr
+    assert cache(tmp_path, "verify").exit_code == 0
+
+
+def test_explain_says_of_hits_what_is_known(filled: Path) -> None:
+    shown = cache(filled, "explain", str(filled / "arithmetic"), rows(1).decode().strip()).output
+    assert "hits        none noted since eviction last passed the row; they are noted only while" in shown
 
 
 def test_verify_finds_all_whole(filled: Path) -> None:
