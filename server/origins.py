@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from ipaddress import ip_address
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -27,6 +27,7 @@ SCHEME = re.compile(r"[a-z][a-z0-9+.-]*")
 DEFAULT_PORTS = {"http": "80", "https": "443"}
 LOOPBACK_NAME = re.compile(r"(?:.*\.)?localhost")
 HOST_ENTRY = re.compile(r"(?:\[[0-9a-f:.]+\]|(?:\*\.)?[a-z0-9_-][a-z0-9._-]*)(?::[0-9]+)?")
+MOST_KNOWN = 64
 # A browser asks again after so many seconds whether a page may send a request; Chromium's own limit.
 MAX_AGE = "7200"
 VARIES = Principal(lines=b"Vary: Origin\r\n")
@@ -96,11 +97,16 @@ class Origin(NamedTuple):
 @dataclass(frozen=True, slots=True)
 class OriginRule:
     """The rule of one listener. `loopback` is whether only this machine can reach it; `hosts` and `origins` are the
-    entries of the settings."""
+    entries of the settings.
+
+    It remembers hosts that it answered to: to judge one takes some microseconds, and clients send the same with each
+    request.
+    """
 
     loopback: bool = False
     hosts: tuple[Authority, ...] = ()
     origins: frozenset[Origin] = frozenset()
+    _known: set[str | None] = field(default_factory=set, compare=False)
 
     @classmethod
     def of(cls, bound: str, hosts: Iterable[str], origins: Iterable[str]) -> OriginRule:
@@ -109,6 +115,16 @@ class OriginRule:
 
     def authorize(self, head: RequestHead) -> Principal:
         """Who asks. Raises Problem 403. It follows from the rule and the head alone."""
+        headers = head.headers
+        plain = "origin" not in headers and "sec-fetch-site" not in headers and head.target.startswith(b"/")
+        if plain and headers.get("host") in self._known:
+            return VARIES if self.origins else ANYBODY
+        principal = self._judge(head)
+        if plain and len(self._known) < MOST_KNOWN:
+            self._known.add(headers.get("host"))
+        return principal
+
+    def _judge(self, head: RequestHead) -> Principal:
         host = asked_host(head)
         asked = Authority.read(host or "")
         if host is not None and not self._answers_to(asked):

@@ -163,7 +163,7 @@ class Router:
     def open(self, request: ApiRequest) -> Opened:
         """Calls what answers the request. Raises Problem; sets the form in which faults are written."""
         table = self._table_of(request.path)
-        request.problem_form = self.fault_form_at(request.path)
+        request.problem_form = native_fault if table is None else fault_form(table)
         method, path = request.method.decode("ascii"), decoded_path(request.path)
         if method == "OPTIONS":
             return self._options(request, table, path)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from rowserve.handlers.problem import Problem
 from rowserve.server.listener import ApiSite
-from rowserve.server.origins import Authority, Origin, OriginRule, is_loopback
+from rowserve.server.origins import MOST_KNOWN, Authority, Origin, OriginRule, is_loopback
 from rowserve.server.principal import ANYBODY
 from rowserve.server.request_head import read_head
 from rowserve.server.routing import Router
@@ -410,6 +410,26 @@ def test_a_refusal_has_the_form_of_its_protocol(path: str, profile: str, members
     server.site.authorize = LOOPBACK_RULE.authorize
     reply = asked(server, "POST", path, "rebound.example", BODY)
     assert (reply.status, reply.json.keys()) == (403, members)
+
+
+def test_a_host_that_is_known_is_judged_anew_where_a_page_asks():
+    rule = OriginRule.of("127.0.0.1", (), ())
+    assert authorized(rule, "localhost") is authorized(rule, "localhost")
+    for headers in ({"Origin": "https://page.example"}, {"Sec_Fetch_Site": "cross-site"}):
+        with pytest.raises(Problem):
+            authorized(rule, "localhost", **headers)
+    with pytest.raises(Problem):
+        authorized(rule, "localhost", target="http://rebound.example/livez")
+    for _ in range(2):
+        with pytest.raises(Problem):
+            authorized(rule, "rebound.example")
+
+
+def test_hosts_that_are_known_take_bounded_memory():
+    rule = OriginRule()
+    for number in range(MOST_KNOWN + 10):
+        authorized(rule, f"{number}.example")
+    assert len(rule._known) == MOST_KNOWN
 
 
 def test_refusals_are_counted():
