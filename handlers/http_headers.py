@@ -71,30 +71,31 @@ def request_timeout(value: str) -> float:
 
 
 def cache_status(answer: Answer) -> str:
-    """RFC 9211: `hit` where every row was one, `fwd=bypass` past the cache, else `miss` or `partial`."""
+    """RFC 9211: `hit` where every row was one, `fwd=bypass` past the cache, `partial` where some were hits, else why
+    none was: `miss`, `request` or `stale`."""
     outcomes = answer.outcomes
     if len(outcomes) == 1:
-        return status_of_one(outcomes[0])
+        return status_of_one(outcomes[0], answer.forward)
     hits = outcomes.count(HIT)
     if hits == len(outcomes):
         return ALL_HIT
-    return status_of(outcomes, hits)
+    return status_of(outcomes, hits, answer.forward)
 
 
-@lru_cache(maxsize=len(Outcome))
-def status_of_one(outcome: Outcome) -> str:
+@lru_cache(maxsize=3 * len(Outcome))
+def status_of_one(outcome: Outcome, forward: str) -> str:
     """The same of a single row."""
-    return ALL_HIT if outcome is HIT else status_of([outcome], 0)
+    return ALL_HIT if outcome is HIT else status_of([outcome], 0, forward)
 
 
-def status_of(outcomes: Sequence[Outcome], hits: int) -> str:
+def status_of(outcomes: Sequence[Outcome], hits: int, forward: str) -> str:
     """The same where not all are hits."""
     counts = [(outcome, outcomes.count(outcome)) for outcome in TOLD]
     detail = " ".join(f"{outcome.value}={count}" for outcome, count in counts if count)
     if Outcome.BYPASSED in outcomes:
         forwarded = "bypass"
     else:
-        forwarded = "partial" if hits else "miss"
+        forwarded = "partial" if hits else forward
     return f'rowserve; fwd={forwarded}; detail="{detail}"'
 
 

@@ -109,7 +109,8 @@ class Answer:
 
     `packed[i]` is row i in `layout` (the signature's outputs), or None where `errors[i]` says why not.
     Where `alone`, the request's items ran one by one: `packed[i]` is item i's whole output, leading dimension
-    and all.
+    and all. `forward` says why rows were not taken from the cache, in the words of RFC 9211: `miss`, `request` (the
+    client would have none), or `stale` (one was there, but too old for it).
     """
 
     layout: RowLayout
@@ -118,6 +119,7 @@ class Answer:
     errors: dict[int, Problem] = field(default_factory=dict)
     timing: Timing = field(default_factory=Timing)
     alone: bool = False
+    forward: str = "miss"
 
     def __len__(self) -> int:
         return len(self.packed)

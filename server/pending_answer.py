@@ -34,12 +34,18 @@ class PendingAnswer:
 
     __slots__ = (
         "_asks", "_batcher", "_began", "_bypassed", "_closed", "_counts", "_deadline", "_deferred", "_errors",
-        "_involved", "_missing", "_options", "_outcomes", "_packed", "_pictures", "_pipeline", "_served", "_timer",
+        "_forward", "_involved", "_missing", "_options", "_outcomes", "_packed", "_pictures", "_pipeline", "_served", "_timer",
         "_timing", "_waiting", "priority",
     )  # fmt: skip
 
     def __init__(
-        self, pipeline: RowPipeline, model: ServedModel, served: ServedSignature, options: Options, began: float
+        self,
+        pipeline: RowPipeline,
+        model: ServedModel,
+        served: ServedSignature,
+        options: Options,
+        began: float,
+        forward: str,
     ) -> None:
         self.priority = options.priority
         self._pipeline = pipeline
@@ -48,6 +54,7 @@ class PendingAnswer:
         self._options = options
         self._counts = model.counts(options.protocol)
         self._began = began
+        self._forward = forward
         self._bypassed = not served.cached or options.cache.no_store
         self._deadline = NEVER if options.timeout is None else began + options.timeout
         self._timing = Timing()
@@ -249,7 +256,7 @@ class PendingAnswer:
         timing = self._timing
         self._counts.took(self._outcomes, self._pipeline.clock.seconds() - self._began, timing.cache)
         served = self._served
-        answer = Answer(served.outputs, self._packed, self._outcomes, self._errors, timing, served.alone)
+        answer = Answer(served.outputs, self._packed, self._outcomes, self._errors, timing, served.alone, self._forward)
         if self.priority is BULK:
             self._pipeline.when_kept(partial(self._hand_over, answer))
         else:

@@ -123,6 +123,8 @@ class Pieces:
         whole.packed += [row if row is None else bytes(row) for row in answer.packed]
         whole.outcomes += answer.outcomes
         whole.timing.add(answer.timing)
+        if answer.forward != "miss":
+            whole.forward = answer.forward
         self._pipeline.clock.callLater(0, self._next)
 
     def _failed(self, failure: Failure) -> None:

@@ -74,7 +74,7 @@ class RowPipeline:
             spent = self._now() - began
             model.counts(options.protocol).hits(len(found), spent)
             return Answer(served.outputs, found, [HIT] * len(found), {}, Timing(0.0, spent))
-        pending = PendingAnswer(self, model, served, options, began)
+        pending = PendingAnswer(self, model, served, options, began, self._forward(served, keys, found, options))
         try:
             return pending.start(items, keys, found, aliases)
         except Problem as problem:
@@ -92,6 +92,18 @@ class RowPipeline:
             return self.cache.lookup(keys, max_age)  # type: ignore[arg-type]
         known = iter(self.cache.lookup([key for key in keys if key], max_age))
         return [next(known) if key else None for key in keys]
+
+    def _forward(
+        self, served: ServedSignature, keys: Sequence[bytes | None], found: Sequence[Buffer | None], options: Options
+    ) -> str:
+        """Why rows are missing: see Answer."""
+        policy = options.cache
+        if policy.no_cache:
+            return "request"
+        if policy.max_age is None:
+            return "miss"
+        missing = [key for key, each in zip(keys, found, strict=True) if key and each is None]
+        return "stale" if any(self.cache.lookup(missing, served.max_age)) else "miss"
 
     def _keys(self, served: ServedSignature, items: Sequence[Item]) -> tuple[list[bytes | None], Mapping[int, bytes]]:
         """A key for each row, and the alias of each upload by its place.

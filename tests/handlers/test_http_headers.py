@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from rowserve.graphs.rows import RowLayout
@@ -84,6 +86,13 @@ def test_options_without_wishes_are_shared():
 )
 def test_cache_status(outcomes: list[Outcome], status: str):
     assert cache_status(answer(*outcomes)) == status
+
+
+@pytest.mark.parametrize("forward", ["miss", "request", "stale"])
+def test_cache_status_tells_why_no_row_was_a_hit(forward: str):
+    for outcomes in ([NEW], [NEW, NEW]):
+        assert cache_status(replace(answer(*outcomes), forward=forward)).startswith(f"rowserve; fwd={forward}; ")
+    assert cache_status(replace(answer(HIT, NEW), forward=forward)).startswith("rowserve; fwd=partial; ")
 
 
 def test_server_timing_is_in_milliseconds():

@@ -666,6 +666,16 @@ def test_all_uploads_of_a_request_are_looked_up_together(bench, monkeypatch):
     assert asked == [3, 3]
 
 
+def test_an_answer_says_why_rows_were_not_taken_from_the_cache(bench):
+    row = number_rows(1)
+    assert bench.answer(row).answer.forward == "miss"
+    assert bench.answer(row, no_cache=True).answer.forward == "request"
+    bench.write()
+    bench.wall += 50
+    assert bench.answer(row, max_age=40).answer.forward == "stale"
+    assert bench.answer(number_rows(2), max_age=40).answer.forward == "miss"
+
+
 def test_an_upload_is_hashed_once(bench, monkeypatch):
     hashed = []
     real = Generation.alias_key
