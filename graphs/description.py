@@ -12,13 +12,13 @@ from dataclasses import dataclass, field
 
 from blake3 import blake3
 
-from rowserve.graphs.execution import cpu, engine_version, exact_facts, schedulable_cores
+from rowserve.graphs.execution import cpu, engine_version, exact_facts, schedulable_cores, sizes_setting
 from rowserve.graphs.load_settings import LoadSettings
 from rowserve.graphs.signature import Signature
 
 # Raise it when loading or the self-test comes to other findings for the same model, or the document below
 # changes.
-CODE_VERSION = 3
+CODE_VERSION = 4
 CONTEXT = "rowserve model description, format 1"
 
 
@@ -26,21 +26,31 @@ CONTEXT = "rowserve model description, format 1"
 class ModelDescription:
     """A model as the rest of the program sees it.
 
-    `loader` is "v1", "v2 frozen", "v2 function" or "openvino". `exact_sizes` holds, by signature, the batch sizes that
-    exact mode may run, ascending; it is empty in fast mode. `execution` goes into every key. `notes` are
-    findings for the log, a sentence each. `op_threads`: the threads of one op, 0 where nobody chose. `folded`: whether
-    arithmetic has gone into weights.
+    `loader` is "v1", "v2 frozen", "v2 function" or "openvino". `sizes` holds, by signature, the batch sizes that may
+    run, ascending: in exact mode of all that share batches, in fast mode of those whose answers change with the number
+    of rows. `execution` goes into every key. `notes` are findings for the log, a sentence each. `op_threads`: the
+    threads of one op, 0 where nobody chose. `folded`: whether arithmetic has gone into weights.
     """
 
     fingerprint: str
     signatures: Mapping[str, Signature]
     loader: str
     frozen: bool
-    exact_sizes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    sizes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     execution: Mapping[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     op_threads: int = 0
     folded: bool = False
+
+    def execution_of(self, signature: str) -> Mapping[str, str]:
+        """The execution settings that belong into the keys of that signature's rows.
+
+        Where its answers change with the number of rows, the least of its sizes says which answers they are: sizes
+        that agree with it give the same.
+        """
+        if signature not in self.sizes or sizes_setting(signature) in self.execution:
+            return self.execution
+        return {**self.execution, "rows at once": f"as {min(self.sizes[signature])}"}
 
     def to_json(self) -> bytes:
         """As a small document."""
@@ -51,7 +61,7 @@ class ModelDescription:
             "frozen": self.frozen,
             "folded": self.folded,
             "op_threads": self.op_threads,
-            "exact_sizes": {name: list(sizes) for name, sizes in self.exact_sizes.items()},
+            "sizes": {name: list(sizes) for name, sizes in self.sizes.items()},
             "execution": dict(self.execution),
             "notes": list(self.notes),
         }
@@ -68,7 +78,7 @@ class ModelDescription:
                 {signature.name: signature for signature in signatures},
                 plain["loader"],
                 plain["frozen"],
-                {name: tuple(sizes) for name, sizes in plain["exact_sizes"].items()},
+                {name: tuple(sizes) for name, sizes in plain["sizes"].items()},
                 plain["execution"],
                 tuple(plain["notes"]),
                 plain["op_threads"],

@@ -68,6 +68,11 @@ def exact_facts(engine: str, op_threads: int) -> dict[str, str]:
     }
 
 
+def sizes_setting(signature: str) -> str:
+    """The setting that names exact mode's sizes of a signature."""
+    return f"sizes of {signature}"
+
+
 def execution(
     *,
     engine: str = TENSORFLOW,
@@ -78,7 +83,7 @@ def execution(
     frozen: bool,
     sizes: Mapping[str, tuple[int, ...]],
 ) -> dict[str, str]:
-    """The execution settings that belong into every key of a model's rows."""
+    """The execution settings that belong into every key of a model's rows; `sizes` are exact mode's."""
     settings = {"engine": engine, "precision": precision or "as saved"}
     if engine != TENSORFLOW:
         # Each version converts a graph in its own way.
@@ -87,5 +92,5 @@ def execution(
         settings |= {"mode": "exact", "graph": f"{loader}, {'frozen' if frozen else 'not frozen'}"}
         settings |= exact_facts(engine, op_threads)
         for signature, allowed in sizes.items():
-            settings[f"sizes of {signature}"] = " ".join(map(str, allowed))
+            settings[sizes_setting(signature)] = " ".join(map(str, allowed))
     return settings

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
+from rowserve.graphs.agreeing_sizes import agreeing_sizes
 from rowserve.graphs.batch_sizes import batch_sizes
 from rowserve.graphs.description import ModelDescription
 from rowserve.graphs.errors import CannotLoad, GraphError
@@ -71,12 +72,16 @@ def describe(digest: str, opened: Opened, settings: LoadSettings) -> ModelDescri
     """What the self-test finds of each signature, and with it what goes into the keys."""
     notes: list[str] = []
     signatures: dict[str, Signature] = {}
-    sizes: dict[str, tuple[int, ...]] = {}
+    exact: dict[str, tuple[int, ...]] = {}
+    agreeing: dict[str, tuple[int, ...]] = {}
     for name, declared in opened.signatures.items():
-        signature, found = tested(opened, declared, settings)
+        signature, counting, found = tested(opened, declared, settings)
         notes += found
-        if settings.exact and not signature.alone:
-            signature, sizes[name] = exact(opened, signature, settings)
+        if counting:
+            signature, agreeing[name] = sized(opened, signature, settings, counting)
+            notes += [ran_at(name, agreeing[name], counting)] if agreeing[name] else []
+        elif settings.exact and not signature.alone:
+            signature, exact[name] = sized(opened, signature, settings)
         if signature.alone:
             notes.append(f"signature {name} runs one request at a time, uncached: {signature.alone}")
         signatures[name] = signature
@@ -88,7 +93,7 @@ def describe(digest: str, opened: Opened, settings: LoadSettings) -> ModelDescri
         frozen=graph.frozen,
         folded=graph.folded,
         op_threads=opened.op_threads,
-        exact_sizes={name: found for name, found in sizes.items() if found},
+        sizes={name: sizes for name, sizes in (exact | agreeing).items() if sizes},
         execution=execution(
             engine=settings.engine,
             precision=settings.precision,
@@ -96,40 +101,55 @@ def describe(digest: str, opened: Opened, settings: LoadSettings) -> ModelDescri
             op_threads=settings.op_threads,
             loader=graph.loader,
             frozen=graph.frozen,
-            sizes=sizes,
+            sizes=exact,
         ),
         notes=tuple(dict.fromkeys([*opened.notes, *notes])),
     )
 
 
-def tested(opened: Opened, signature: Signature, settings: LoadSettings) -> tuple[Signature, list[str]]:
-    """The signature as the self-test found it, and what it noted."""
+def tested(opened: Opened, signature: Signature, settings: LoadSettings) -> tuple[Signature, str, list[str]]:
+    """The signature as the self-test found it, how its answers change with the number of rows, or "", and what it
+    noted."""
     trial = opened.trials[signature.name]
     trusted = settings.trust == "rows"
     if signature.alone:
-        return opened.alone(signature, signature.alone), []
+        return opened.alone(signature, signature.alone), "", []
     if trial.refused:
         reason = f"none of the made-up rows was accepted ({trial.error}), so nothing is known of its answers"
-        return (signature, []) if trusted else (opened.alone(signature, reason), [])
+        return (signature, "", []) if trusted else (opened.alone(signature, reason), "", [])
     verdict = examine(opened.graph, signature, trial.passed)
-    if verdict.misfit or (verdict.changing and not trusted):
-        return opened.alone(signature, verdict.misfit or verdict.changing), list(verdict.notes)
     notes = list(verdict.notes)
-    if verdict.changing:
-        notes.append(f"signature {signature.name} is cached and batched as its card says, although {verdict.changing}")
-    return replace(signature, outputs=verdict.outputs), notes
+    if verdict.misfit or (verdict.changing and not trusted):
+        return opened.alone(signature, verdict.misfit or verdict.changing), "", notes
+    signature = replace(signature, outputs=verdict.outputs)
+    if not trusted:
+        return signature, verdict.counting, notes
+    why = verdict.changing or verdict.counting
+    if why:
+        notes.append(f"signature {signature.name} is cached and batched as its card says, although {why}")
+    return signature, "", notes
 
 
-def exact(opened: Opened, signature: Signature, settings: LoadSettings) -> tuple[Signature, tuple[int, ...]]:
-    """The signature and the sizes it may run at in exact mode; alone where no size keeps a row's bytes."""
+def sized(
+    opened: Opened, signature: Signature, settings: LoadSettings, counting: str = ""
+) -> tuple[Signature, tuple[int, ...]]:
+    """The signature and the only sizes it may run at, for exact mode or because of `counting`; alone where no size
+    keeps a row's answer."""
     trial = opened.trials[signature.name]
     if trial.refused:
         return signature, (signature.batch or 1,)
-    found = exact_sizes(opened.graph, signature, trial.passed, settings.max_rows)
+    find = exact_sizes if settings.exact else agreeing_sizes
+    found = find(opened.graph, signature, trial.passed, settings.max_rows)
     if found:
         return signature, found
     reason = "its answers are not the same to the last bit in any batch size, which exact mode asks for"
-    return opened.alone(signature, reason), ()
+    return opened.alone(signature, counting or reason), ()
+
+
+def ran_at(name: str, sizes: tuple[int, ...], counting: str) -> str:
+    """What the log says of a signature that runs at these sizes only."""
+    least = f"{', '.join(map(str, sizes[:-1]))} or {sizes[-1]}" if len(sizes) > 1 else str(sizes[0])
+    return f"signature {name} is cached, and runs only in batches of {least}, filled up: {counting}"
 
 
 def warm(session: GraphSession, trials: Mapping[str, Trial], max_rows: int) -> None:
@@ -137,7 +157,7 @@ def warm(session: GraphSession, trials: Mapping[str, Trial], max_rows: int) -> N
     for name, signature in session.description.signatures.items():
         if signature.alone:
             continue
-        fixed = (signature.batch,) if signature.batch is not None else session.description.exact_sizes.get(name)
+        fixed = (signature.batch,) if signature.batch is not None else session.description.sizes.get(name)
         for kind in trials[name].passed[:1]:
             most = session.settle(name, make_up(signature, kind, min(fixed or (1,)))) or max_rows
             for size in fixed or batch_sizes(min(most, max_rows)):

@@ -56,8 +56,10 @@ class OpenVinoGraph:
         except Exception as error:  # noqa: BLE001  (OpenVINO raises RuntimeError for everything; all become ours)
             raise run_error(error) from None
 
-    def settle(self, signature: str, arrays: Mapping[str, Array]) -> int | None:
+    def settle(self, signature: str, arrays: Mapping[str, Array], *, whole: bool = False) -> int | None:
         """Make it for a few sizes, where a run takes long enough to gain by that."""
+        if whole:  # nothing that is measured may choose the sizes that run
+            return None
         try:
             return self._calls[signature].settle(arrays)
         except Exception as error:  # noqa: BLE001  (as above)
@@ -83,9 +85,8 @@ class _Call:
 
     def settle(self, arrays: Mapping[str, Array]) -> int | None:
         signature, settings = self._signature, self._settings
-        # In exact mode nothing that is measured may choose how a row is computed.
         fixed = all(spec.row_bytes is not None for spec in (*signature.row_inputs, *signature.outputs))
-        if settings.exact or signature.batch is not None or not fixed or self._seconds(arrays) < LIGHT:
+        if signature.batch is not None or not fixed or self._seconds(arrays) < LIGHT:
             return None
         piece = min(settings.max_rows, 1 << (ROWS_A_THREAD * settings.op_threads - 1).bit_length())
         self._made = {size: _Run(self._sized(size), self._ports, settings) for size in {1, piece}}

@@ -38,9 +38,9 @@ class LoadedGraph(Protocol):
         """One run."""
         ...
 
-    def settle(self, signature: str, arrays: Mapping[str, Array]) -> int | None:
+    def settle(self, signature: str, arrays: Mapping[str, Array], *, whole: bool = False) -> int | None:
         """Choose how calls run from now on, by how long these arrays take. Answers stay the same. Gives the most rows
-        that will run at once, None where it is as many as are asked for."""
+        that will run at once, None where it is as many as are asked for; `whole` asks for that."""
         ...
 
     def close(self) -> None:
@@ -76,7 +76,7 @@ class SessionGraph:
         """One session call."""
         return self._calls[signature](arrays)
 
-    def settle(self, signature: str, arrays: Mapping[str, Array]) -> int | None:
+    def settle(self, signature: str, arrays: Mapping[str, Array], *, whole: bool = False) -> int | None:
         """On this thread where that is quicker: small graphs spend their time on handing ops to a pool."""
         self._calls[signature].settle(arrays)
         return None
@@ -159,7 +159,7 @@ class FunctionGraph:
         except Exception as error:  # noqa: BLE001  (as above)
             raise graph_error(error) from None
 
-    def settle(self, signature: str, arrays: Mapping[str, Array]) -> int | None:
+    def settle(self, signature: str, arrays: Mapping[str, Array], *, whole: bool = False) -> int | None:
         """There is one way only."""
         return None
 

@@ -26,7 +26,7 @@ class GraphSession:
         self.description = description
         self._graph = graph
         self._runs = {
-            name: _RowRun(graph, signature, description.exact_sizes.get(name, ()))
+            name: _RowRun(graph, signature, description.sizes.get(name, ()))
             for name, signature in description.signatures.items()
         }
 
@@ -37,7 +37,8 @@ class GraphSession:
     def settle(self, signature: str, rows: Rows) -> int | None:
         """Choose the quickest way to run, by rows of a size that may run as they are. Gives the most rows that will run
         at once, None where it is as many as are asked for."""
-        return self._graph.settle(signature, {**rows.arrays, **rows.static})
+        arrays = {**rows.arrays, **rows.static}
+        return self._graph.settle(signature, arrays, whole=signature in self.description.sizes)
 
     def close(self) -> None:
         """Free the graph; nothing runs afterwards."""

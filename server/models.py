@@ -59,7 +59,7 @@ class ServedSignature:
             fingerprint=about.fingerprint,
             signature=self.signature,
             static=static,
-            execution=about.execution,
+            execution=about.execution_of(self.signature.name),
             model=self._name,
         )
 

@@ -495,6 +495,37 @@ def numbered(folder: Path) -> Path:
     return save(folder, call, {"x": ([None, 4], tf.float32)})
 
 
+def by_count(folder: Path, nudge: Callable[[Any], Any]) -> Path:
+    """x [N,4] -> y [N,4], x and what `nudge` makes of the number of rows (a float scalar)."""
+    tf = tensorflow()
+    return save(folder, lambda x: {"y": x + nudge(tf.cast(tf.shape(x)[0], tf.float32))}, {"x": ([None, 4], tf.float32)})
+
+
+@recipe
+def counted(folder: Path) -> Path:
+    """x [N,4] -> y [N,4], x plus N: at every number of rows another answer."""
+    return by_count(folder, lambda count: count)
+
+
+@recipe
+def few_counted(folder: Path) -> Path:
+    """x [N,4] -> y [N,4], x plus 1 where there are fewer than four rows."""
+    tf = tensorflow()
+    return by_count(folder, lambda count: tf.cast(count < 4, tf.float32))
+
+
+@recipe
+def counted_beside_linear(folder: Path) -> Path:
+    """serving_default: x [N,4] -> y [N,4], x times 2; `counted`: x plus N."""
+    tf = tensorflow()
+    module = tf.Module()
+    spec = [tf.TensorSpec([None, 4], tf.float32, name="x")]
+    plain = tf.function(lambda x: {"y": x * 2}, input_signature=spec)
+    counted = tf.function(lambda x: {"y": x + tf.cast(tf.shape(x)[0], tf.float32)}, input_signature=spec)
+    tf.saved_model.save(module, str(folder), signatures={"serving_default": plain, "counted": counted})
+    return folder
+
+
 # What is refused.
 
 

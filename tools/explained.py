@@ -58,7 +58,7 @@ def explained_row(
         fingerprint=about.fingerprint,
         signature=asked,
         static=rows.static,
-        execution=about.execution,
+        execution=about.execution_of(asked.name),
     )
     (packed,) = RowLayout(asked.row_inputs).pack(rows.arrays, 1)
     alias = made.alias_key(item.upload, item.decoder.identity) if isinstance(item, Picture) else None

@@ -110,6 +110,26 @@ def test_exact_execution_names_sizes_threads_and_freezing():
     assert of(exact=False) == {"engine": "tensorflow", "precision": "as saved"}
 
 
+FAST = {"engine": "tensorflow", "precision": "as saved"}
+
+
+def test_where_the_number_of_rows_matters_the_key_says_what_the_answers_agree_with():
+    def keyed(sizes, execution=FAST, name="s"):
+        return replace(ABOUT, sizes=sizes, execution=execution).execution_of(name)
+
+    assert keyed({}) == keyed({"other": (4, 8)}) == FAST
+    assert keyed({"s": (4, 8)}) == keyed({"s": (4, 8, 16, 32)})  # they agree at four
+    seen = [keyed({}), keyed({"s": (4, 8)}), keyed({"s": (8,)}), keyed({"s": (16,)})]
+    assert len({tuple(sorted(each.items())) for each in seen}) == 4
+
+
+def test_exact_mode_names_its_sizes_once():
+    settled = execution.execution(exact=True, op_threads=2, loader="v1", frozen=True, sizes={"s": (1, 2)})
+    about = replace(ABOUT, sizes={"s": (1, 2), "counted": (16,)}, execution=settled)
+    assert about.execution_of("s") == settled
+    assert about.execution_of("counted") == {**settled, "rows at once": "as 16"}
+
+
 @given(st.lists(st.text(max_size=4), max_size=4), st.lists(st.text(max_size=4), max_size=4))
 def test_settings_are_one_form_for_one_meaning(one: list[str], other: list[str]):
     a, b = (LoadSettings(allowed_ops=tuple(each)).to_bytes() for each in (one, other))

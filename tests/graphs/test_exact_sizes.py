@@ -43,9 +43,9 @@ def differing_rows(session: GraphSession, seed: int) -> int:
 def test_a_row_s_bytes_never_depend_on_its_company_in_exact_mode(model):
     session = load(model("dense"), LoadSettings(exact=True))
     about = session.description
-    assert about.exact_sizes[NAME]
+    assert about.sizes[NAME]
     assert about.execution["mode"] == "exact"
-    assert about.execution[f"sizes of {NAME}"] == " ".join(map(str, about.exact_sizes[NAME]))
+    assert about.execution[f"sizes of {NAME}"] == " ".join(map(str, about.sizes[NAME]))
     assert sum(differing_rows(session, seed) for seed in range(2)) == 0
     session.close()
 
@@ -53,7 +53,7 @@ def test_a_row_s_bytes_never_depend_on_its_company_in_exact_mode(model):
 def test_in_fast_mode_they_do(model):
     """Else the test above would show nothing."""
     session = load(model("dense"), LoadSettings())
-    assert session.description.exact_sizes == {}
+    assert session.description.sizes == {}
     assert "mode" not in session.description.execution
     assert differing_rows(session, 0) > MANY / 2
     session.close()
@@ -62,13 +62,13 @@ def test_in_fast_mode_they_do(model):
 def test_a_random_op_has_no_exact_sizes(model):
     session = load(model("random_op"), LoadSettings(exact=True, trust="rows"))
     assert "last bit" in session.description.signatures[NAME].alone
-    assert session.description.exact_sizes == {}
+    assert session.description.sizes == {}
     session.close()
 
 
 def test_a_fixed_batch_is_its_own_exact_size(model):
     session = load(model("fixed_eight"), LoadSettings(exact=True))
-    assert session.description.exact_sizes == {NAME: (8,)}
+    assert session.description.sizes == {NAME: (8,)}
     session.close()
 
 
@@ -113,7 +113,7 @@ class Rounding:
         nudge = self.by_size(len(x)) + (x[0, 0] if len(x) in self.unstable else 0)
         return {"y": x + np.float32(nudge) * np.float32(1e-6)}
 
-    def settle(self, signature, arrays) -> None:
+    def settle(self, signature, arrays, *, whole=False) -> None:
         """There is nothing to choose."""
 
     def close(self) -> None:

@@ -76,6 +76,16 @@ def test_in_exact_mode_no_measurement_chooses_how_a_row_is_computed(model, monke
     load(model("dense"), LoadSettings(engine="openvino", exact=True, max_rows=4)).close()
 
 
+def test_rows_that_must_run_together_are_not_cut_into_pieces(model, monkeypatch):
+    monkeypatch.setattr(openvino_graph, "LIGHT", 0.0)
+    session = load(model("counted"), SETTINGS)
+    assert session.description.sizes == {NAME: (16,)}
+    x = np.ones((20, 4), np.float32)
+    for count in (1, 20):
+        assert session.run(NAME, Rows({"x": x[:count]}, count))["y"].tolist() == [[17.0] * 4] * count
+    session.close()
+
+
 def test_float32_unless_the_card_says_otherwise():
     for precision, said in (("", "f32"), ("f32", "f32"), ("bf16", "bf16")):
         settings = LoadSettings(engine="openvino", precision=precision)

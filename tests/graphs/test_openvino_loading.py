@@ -217,7 +217,7 @@ def test_only_the_reader_of_its_own_form_sees_a_file(model, tmp_path: Path):
 
 def test_exact_mode_finds_sizes_and_keeps_a_row_s_bytes(open_model: Load):
     session = open_model("dense", exact=True, max_rows=8)
-    assert session.description.exact_sizes[NAME]
+    assert session.description.sizes[NAME]
     rows = np.random.default_rng(3).normal(size=(8, 512)).astype(np.float32)
     whole = session.run(NAME, Rows({"x": rows}, 8))["y"]
     for count in (1, 3, 8):

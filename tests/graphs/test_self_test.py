@@ -98,10 +98,11 @@ def test_a_signature_without_rows_is_answered(model):
     session.close()
 
 
-@pytest.mark.parametrize("name", ["padded_words", "random_op"])
+@pytest.mark.parametrize("name", ["padded_words", "random_op", "counted"])
 def test_the_card_may_overrule_what_the_self_test_found(model, name: str):
     session = load(model(name), LoadSettings(trust="rows"))
     assert session.description.signatures[NAME].alone == ""
+    assert session.description.sizes == {}
     assert any("as its card says, although" in note for note in session.description.notes)
     session.close()
 
@@ -127,7 +128,7 @@ class Graph:
     def call(self, signature, arrays):
         return {"y": self.answer(arrays["x"])}
 
-    def settle(self, signature, arrays) -> None:
+    def settle(self, signature, arrays, *, whole=False) -> None:
         """There is nothing to choose."""
 
     def close(self) -> None:
@@ -155,7 +156,9 @@ def test_the_same_difference_among_rows_of_one_batch_is_not():
 
 
 def test_what_hangs_on_the_number_of_rows_alone_is_found():
-    assert "changes with the number of rows beside it" in verdict(lambda x: x / np.float32(len(x))).changing
+    found = verdict(lambda x: x / np.float32(len(x)))
+    assert "changes with the number of rows beside it" in found.counting
+    assert (found.changing, found.misfit) == ("", "")
 
 
 def test_what_hangs_on_repeats_alone_is_found():
@@ -165,13 +168,24 @@ def test_what_hangs_on_repeats_alone_is_found():
     assert "changes with the rows beside it" in verdict(answer).changing
 
 
-def test_a_graph_that_takes_no_lone_row_keeps_requests_apart():
+def test_a_graph_that_takes_no_lone_row_hangs_on_the_number_of_rows():
     def answer(x):
         if len(x) == 1:
             raise RowBroken("one is too few")
         return x
 
-    assert "one is too few" in verdict(answer).changing
+    found = verdict(answer)
+    assert "one is too few" in found.counting
+    assert found.changing == ""
+
+
+def test_company_at_one_size_weighs_more_than_the_number_of_rows():
+    assert "changes with the rows beside it" in verdict(lambda x: x.mean(axis=0) + np.float32(len(x)) * x).changing
+
+
+def test_so_does_a_place():
+    found = verdict(lambda x: x * np.float32(len(x)) + np.arange(len(x), dtype=np.float32)[:, None])
+    assert "changes with its place in the batch" in found.changing
 
 
 def test_a_difference_that_only_one_kind_of_rows_shows_is_found():

@@ -36,7 +36,7 @@ class Graph:
             return self.answer(arrays)
         return {"y": arrays["x"] * arrays["scale"], "said": arrays["word"]}
 
-    def settle(self, signature, arrays) -> None:
+    def settle(self, signature, arrays, *, whole=False) -> None:
         """There is nothing to choose."""
 
     def close(self) -> None:

@@ -223,6 +223,31 @@ def test_a_signature_that_must_run_alone_is_neither_cached_nor_batched_and_the_l
     assert alone in assembly.metrics.exposition()
 
 
+def test_a_signature_that_changes_with_the_number_of_rows_is_cached_and_batched_and_the_log_says_so(
+    house, tmp_path, caplog
+):
+    assembly, reactor, state = house.serve(RECIPES["counted"](tmp_path / "counted"))
+    assert outcomes(ask(assembly, reactor, state, 1)) == ["computed"]
+    assert outcomes(ask(assembly, reactor, state, 1, 2, 3)) == ["hit", "computed", "computed"]
+    assert (
+        'rowserve_batches_total{model="counted",reason="idle",version="1"} 2.0'
+        in assembly.metrics.exposition().decode()
+    )
+    assert "is cached, and runs only in batches of 16, filled up" in caplog.text
+    assert b"rowserve_signature_alone{" not in assembly.metrics.exposition()
+
+
+def test_a_signature_that_does_leaves_the_keys_of_the_others_as_they_are(house, tmp_path):
+    _, _, state = house.serve(RECIPES["counted_beside_linear"](tmp_path / "both"))
+
+    def execution(signature: str) -> dict[str, bytes]:
+        fields = state.model.served(state.model.face.signature(signature)).generation({}).fields
+        return {field.name: field.content for field in fields if field.label == "execution"}
+
+    assert execution("serving_default") == {"engine": b"tensorflow", "precision": b"as saved"}
+    assert execution("counted") == {**execution("serving_default"), "rows at once": b"as 16"}
+
+
 def test_without_a_cache_all_is_computed(house, linear):
     assembly, reactor = house.build(enabled=False)
     state = reactor.until(assembly.add(find(str(linear), None)))
