@@ -15,9 +15,18 @@ import orjson
 from rowserve.graphs.rows import Array, Buffer, Rows
 from rowserve.graphs.signature import Signature
 from rowserve.handlers.items import Answer, Item, ModelFace, Picture
-from rowserve.handlers.json_pieces import PIECE, LongList, NotJson, Turns, loads, pieces_of, read_pieces, skip_blank
+from rowserve.handlers.json_pieces import (
+    PIECE,
+    LongList,
+    NotJson,
+    Turns,
+    loads,
+    pieces_of,
+    read_pieces,
+    skip_blank,
+)
 from rowserve.handlers.json_rows import merged, number_rows_of, row_of, same_shape_rows
-from rowserve.handlers.json_values import is_b64, unb64
+from rowserve.handlers.json_values import is_b64, unb64, without_bom
 from rowserve.handlers.native_json import PLAIN
 from rowserve.handlers.native_rows import Wants, good_rows, spread
 from rowserve.handlers.picture_header import not_a_picture
@@ -29,6 +38,7 @@ WRAPPERS = ("data", "body")
 
 def read_document(text: Buffer) -> Any:
     """A body's JSON value, its long lists LongLists. Raises NotJson."""
+    text = without_bom(text)
     if len(text) <= PIECE:
         return loads(bytes(text), 0)
     value, end = read_pieces(text)

@@ -18,8 +18,16 @@ import numpy as np
 from rowserve.graphs.rows import Array, Buffer
 from rowserve.graphs.signature import STRING, numpy_dtype
 from rowserve.handlers.json_numbers import COUNTABLE
-from rowserve.handlers.json_pieces import CLOSE, PIECE, LongList, Turns, pieces_of, read_pieces, skip_blank
-from rowserve.handlers.json_values import JsonFault, converted, find_fault, kind_of, read_json
+from rowserve.handlers.json_pieces import (
+    CLOSE,
+    PIECE,
+    LongList,
+    Turns,
+    pieces_of,
+    read_pieces,
+    skip_blank,
+)
+from rowserve.handlers.json_values import JsonFault, converted, find_fault, kind_of, read_json, without_bom
 from rowserve.handlers.open_inference_datatypes import elements
 from rowserve.handlers.open_inference_numbers import DEEPEST, flat_numbers
 from rowserve.handlers.open_inference_texts import invalid
@@ -102,6 +110,7 @@ def read_object(text: Buffer) -> dict[str, Any]:
 
 def read_whole(text: Buffer) -> Any:
     """The value that is all of the text. Raises Problem 400."""
+    text = without_bom(text)
     if len(text) <= PIECE:
         return read_json(text)
     value, end = read_pieces(text)

@@ -25,7 +25,6 @@ def encode_fault(problem: Problem) -> Encoded:
     headers = [("Content-Type", CONTENT_TYPE), *retry_after(problem)]
     if problem.reason == "coding":
         status, detail = 501, f"Unsupported compression type: {detail}"
-        headers.append(("Accept-Encoding", "gzip, deflate"))
     return Encoded(status, headers, orjson.dumps({"error": detail}))
 
 

@@ -17,6 +17,7 @@ import orjson
 from rowserve.graphs.rows import Array, Buffer
 from rowserve.handlers.json_excerpt import show
 from rowserve.handlers.json_pieces import PIECE, NotJson, read_pieces
+from rowserve.handlers.json_values import without_bom
 from rowserve.handlers.native_json import PLAIN
 from rowserve.handlers.tensorflow_serving_texts import data_type, invalid
 
@@ -49,6 +50,7 @@ def read_document(body: Buffer) -> dict[str, Any]:
 
 def read_value(body: Buffer) -> Any:
     """The first JSON value in the body."""
+    body = without_bom(body)
     if len(body) <= PIECE:
         try:
             return orjson.loads(body)

@@ -27,6 +27,7 @@ STEP_BYTES = 16384
 INFLATE_BYTES = 65536
 # The content codings that are taken, and zlib's window bits for each.
 CODINGS = {"gzip": 16 + zlib.MAX_WBITS, "x-gzip": 16 + zlib.MAX_WBITS, "deflate": zlib.MAX_WBITS}
+EMPTY_MEMBERS = 1000
 # A multipart step with more parts than this ends the turn.
 PARTS_A_TURN = 64
 
@@ -181,7 +182,8 @@ class Parts(BodySink):
 class Inflated(BodySink):
     """A gzip or deflate body on its way to another sink, which applies its limits to the inflated bytes.
 
-    `coding` is one of CODINGS. deflate is zlib's form (RFC 9110, section 8.4.1.2).
+    `coding` is one of CODINGS. deflate is zlib's form (RFC 9110, section 8.4.1.2). Members of a gzip body that hold
+    nothing cost time and count against no limit on bytes: there may be EMPTY_MEMBERS of them.
     """
 
     def __init__(self, sink: BodySink, coding: str) -> None:
@@ -190,6 +192,8 @@ class Inflated(BodySink):
         self._inflate = zlib.decompressobj(CODINGS[coding])
         self._rest = b""
         self._began = False
+        self._member_bytes = 0
+        self._empty_members = 0
         self._busy = False
 
     @property
@@ -219,14 +223,23 @@ class Inflated(BodySink):
                 return False
             if self._coding == "deflate":
                 raise Problem(400, "deflate: something follows the end of the stream", reason="malformed")
-            self._inflate = zlib.decompressobj(CODINGS[self._coding])  # RFC 1952: members may follow each other
+            self._next_member()
         try:
             inflated = self._inflate.decompress(data, INFLATE_BYTES)
         except zlib.error as error:
             raise Problem(400, f"{self._coding}: {error}", reason="malformed") from None
+        self._member_bytes += len(inflated)
         self._rest = self._inflate.unconsumed_tail or self._inflate.unused_data
         self._busy = self._sink.feed(inflated)
         return self._busy or bool(self._rest) or len(inflated) == INFLATE_BYTES
+
+    def _next_member(self) -> None:
+        """Members may follow each other (RFC 1952). Raises Problem 400."""
+        self._empty_members += not self._member_bytes
+        if self._empty_members > EMPTY_MEMBERS:
+            raise Problem(400, f"{self._coding}: more than {EMPTY_MEMBERS} members are empty", reason="malformed")
+        self._member_bytes = 0
+        self._inflate = zlib.decompressobj(CODINGS[self._coding])
 
     def complete(self) -> None:
         """The end, which must be the end of the gzip stream as well."""

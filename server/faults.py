@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from rowserve.handlers.items import Encoded
 
 
+CODING = "coding"
+
+
 class NotAllowed(Problem):
     """405, with the methods that are."""
 
@@ -25,14 +28,21 @@ class NotAllowed(Problem):
 
 def native_fault(problem: Problem) -> Encoded:
     """RFC 9457, on native routes."""
-    return with_allow(problem, encode_problem(problem))
+    return with_hints(problem, encode_problem(problem))
 
 
-def with_allow(problem: Problem, answer: Encoded) -> Encoded:
-    """A 405 names what is allowed, in any form."""
+def with_hints(problem: Problem, answer: Encoded, allowed: Iterable[str] = ()) -> Encoded:
+    """In any form, a 405 names the methods that are allowed, and a refused coding those that are taken (RFC 9110,
+    sections 15.5.6 and 12.5.3)."""
     if isinstance(problem, NotAllowed):
-        return dataclasses.replace(answer, headers=[*answer.headers, ("Allow", problem.allow)])
-    return answer
+        hint = ("Allow", problem.allow)
+    elif problem.status == 405:
+        hint = ("Allow", ", ".join(sorted(allowed)))
+    elif problem.reason == CODING:
+        hint = ("Accept-Encoding", "gzip, deflate")
+    else:
+        return answer
+    return dataclasses.replace(answer, headers=[*answer.headers, hint])
 
 
 def not_cached(rows: int) -> Problem:

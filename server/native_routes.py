@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 from rowserve.handlers import images
 from rowserve.handlers.http_headers import request_options
 from rowserve.handlers.items import Answer, Encoded, Question
+from rowserve.handlers.problem_json import encode_problem
 from rowserve.server import probes
 from rowserve.server.bodies import Parts
-from rowserve.server.faults import native_fault
 from rowserve.server.metrics import CONTENT_TYPE
 from rowserve.server.openapi import document
 from rowserve.server.routing import ASKING, FORM, JSON, NDJSON, PROBLEM, TEXT, Opened, Parameter, RouteTable
@@ -30,8 +30,8 @@ PRIORITY = Parameter("priority", "bulk fills what interactive requests leave.", 
 SYNC = Parameter("sync", "1: the last line comes after all rows are on disk.", ("0", "1"))
 STRICT = Parameter("strict", "1: a model that did not load makes the server unready.")
 
-TABLE = RouteTable("native", fault=native_fault, faults=PROBLEM)
-PROBES = RouteTable("probes", fault=native_fault)  # whose 503 is a state, not a problem
+TABLE = RouteTable("native", fault=encode_problem, faults=PROBLEM)
+PROBES = RouteTable("probes", fault=encode_problem)  # whose 503 is a state, not a problem
 
 
 @TABLE.route(

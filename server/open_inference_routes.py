@@ -22,11 +22,10 @@ from rowserve.handlers.open_inference_statistics import statistics_document
 from rowserve.handlers.open_inference_texts import encode_fault, unsupported
 from rowserve.handlers.problem import Problem
 from rowserve.server import probes
-from rowserve.server.faults import NotAllowed
 from rowserve.server.open_inference_catalog import UNSUPPORTED, figures, find, index, ready_versions, serving
 from rowserve.server.openapi import own_version
 from rowserve.server.routing import ASKING, BINARY, JSON, Opened, Parameter, RouteTable
-from rowserve.server.target import decoded_path
+from rowserve.server.target import fixed_path
 
 if TYPE_CHECKING:
     from rowserve.graphs.rows import Buffer
@@ -42,14 +41,13 @@ REFUSED = re.compile(
 )
 
 
-def unknown(request: ApiRequest) -> Problem:
+def unknown(request: ApiRequest, problem: Problem) -> Problem:
     """What is wrong with a request under /v2 that has no route."""
-    method, path = request.method.decode("ascii"), decoded_path(request.path)
+    path = fixed_path(request.path)
     found = REFUSED.fullmatch(path)
     if found is not None:
         return unsupported(UNSUPPORTED[found.lastgroup or ""])
-    methods = {route.method for route in TABLE.routes if re.fullmatch(re.sub("<[^>]*>", "[^/]+", route.rule), path)}
-    return NotAllowed(method, path, {*methods, "OPTIONS"}) if methods else Problem(404, f"Not Found: {path[:200]}")
+    return problem if problem.status == 405 else Problem(404, f"Not Found: {path[:200]}")
 
 
 TABLE = RouteTable("open_inference", fault=encode_fault, prefixes=("/v2",), unknown=unknown)

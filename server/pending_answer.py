@@ -20,7 +20,6 @@ from rowserve.server.waiting_asks import WaitingAsks
 if TYPE_CHECKING:
     from rowserve.server.pipeline import RowPipeline
 
-
 FAILED, HIT, COMPUTED = Outcome.FAILED, Outcome.HIT, Outcome.COMPUTED  # to look these up in their classes costs more
 BULK = Priority.BULK
 
@@ -34,18 +33,12 @@ class PendingAnswer:
 
     __slots__ = (
         "_asks", "_batcher", "_began", "_bypassed", "_closed", "_counts", "_deadline", "_deferred", "_errors",
-        "_forward", "_involved", "_missing", "_options", "_outcomes", "_packed", "_pictures", "_pipeline", "_served", "_timer",
-        "_timing", "_waiting", "priority",
+        "_involved", "_missing", "_options", "_outcomes", "_packed", "_pictures", "_pipeline", "_served",
+        "_timer", "_timing", "_waiting", "forward", "priority",
     )  # fmt: skip
 
     def __init__(
-        self,
-        pipeline: RowPipeline,
-        model: ServedModel,
-        served: ServedSignature,
-        options: Options,
-        began: float,
-        forward: str,
+        self, pipeline: RowPipeline, model: ServedModel, served: ServedSignature, options: Options, began: float
     ) -> None:
         self.priority = options.priority
         self._pipeline = pipeline
@@ -54,7 +47,7 @@ class PendingAnswer:
         self._options = options
         self._counts = model.counts(options.protocol)
         self._began = began
-        self._forward = forward
+        self.forward = "miss"  # see Answer
         self._bypassed = not served.cached or options.cache.no_store
         self._deadline = NEVER if options.timeout is None else began + options.timeout
         self._timing = Timing()
@@ -73,8 +66,7 @@ class PendingAnswer:
         found: Sequence[Buffer | None],
         aliases: Mapping[int, bytes],
     ) -> Deferred[Answer]:
-        """Takes what was found and sets the rest going. `keys` and `found` are empty where nothing was looked up;
-        `aliases` are those of uploads, by their place."""
+        """Takes what was found and sets the rest going. Where nothing was looked up `keys` and `found` are empty."""
         self._packed = packed = list(found) or [None] * self._rows(items)
         total = len(packed)
         missing = packed.count(None)
@@ -256,7 +248,7 @@ class PendingAnswer:
         timing = self._timing
         self._counts.took(self._outcomes, self._pipeline.clock.seconds() - self._began, timing.cache)
         served = self._served
-        answer = Answer(served.outputs, self._packed, self._outcomes, self._errors, timing, served.alone, self._forward)
+        answer = Answer(served.outputs, self._packed, self._outcomes, self._errors, timing, served.alone, self.forward)
         if self.priority is BULK:
             self._pipeline.when_kept(partial(self._hand_over, answer))
         else:

@@ -74,7 +74,9 @@ class RowPipeline:
             spent = self._now() - began
             model.counts(options.protocol).hits(len(found), spent)
             return Answer(served.outputs, found, [HIT] * len(found), {}, Timing(0.0, spent))
-        pending = PendingAnswer(self, model, served, options, began, self._forward(served, keys, found, options))
+        pending = PendingAnswer(self, model, served, options, began)
+        if options.cache is not NO_WISH:
+            pending.forward = self._forward(served, keys, found, options)
         try:
             return pending.start(items, keys, found, aliases)
         except Problem as problem:

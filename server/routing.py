@@ -6,20 +6,21 @@ A route is written once: what answers it, and what /openapi.json says of it.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from klein import Klein
-from werkzeug.exceptions import HTTPException, MethodNotAllowed
+from werkzeug.exceptions import HTTPException, MethodNotAllowed, NotFound
 from werkzeug.routing import RequestRedirect
 
 from rowserve.handlers.items import Encoded
 from rowserve.handlers.problem import Problem
 from rowserve.server.bodies import BodySink
-from rowserve.server.faults import NotAllowed, native_fault, with_allow
-from rowserve.server.target import decoded_path
+from rowserve.server.faults import NotAllowed, native_fault, with_hints
+from rowserve.server.target import decoded, fixed_path
 
 if TYPE_CHECKING:
     from rowserve.server.request import ApiRequest
@@ -73,6 +74,11 @@ class Route:
         return self.rule.replace("<", "{").replace(">", "}")
 
     @property
+    def refused(self) -> bool:
+        """Whether it only says, in its protocol's words, that the method does not work there."""
+        return 405 in self.statuses
+
+    @property
     def methods(self) -> tuple[str, ...]:
         """The methods it takes."""
         return ANY_METHODS if self.method == ANY else (self.method,)
@@ -82,8 +88,9 @@ class RouteTable:
     """The routes of one protocol.
 
     `fault` writes its errors, on its routes and on unknown paths that begin with one of `prefixes`; `faults` is their
-    content type. `unknown` says what is wrong with such a path, where the protocol has words of its own, or answers it;
-    it is asked for OPTIONS too. Prefixes are written in lower case, and stand for any case.
+    content type. `unknown` is given what is wrong with such a path, and says it in the protocol's own words, or answers
+    it; `preflight` answers OPTIONS, where the protocol has an answer of its own. Prefixes are written in lower case,
+    and stand for any case.
     """
 
     def __init__(
@@ -93,18 +100,21 @@ class RouteTable:
         fault: Fault,
         faults: str = JSON,
         prefixes: Sequence[str] = (),
-        unknown: Callable[[ApiRequest], Problem | Opened] | None = None,
+        unknown: Callable[[ApiRequest, Problem], Problem | Opened] | None = None,
+        preflight: Callable[[ApiRequest], Encoded] | None = None,
     ) -> None:
         self.name = name
         self.fault = fault
         self.faults = faults
         self.prefixes = tuple(prefixes)
         self.unknown = unknown
+        self.preflight = preflight
         self.routes: list[Route] = []
 
     def with_fault(self, fault: Fault) -> RouteTable:
         """The same routes, whose errors are written in another way."""
-        table = RouteTable(self.name, fault=fault, faults=self.faults, prefixes=self.prefixes, unknown=self.unknown)
+        table = copy(self)
+        table.fault = fault
         table.routes = [replace(route, table=table) for route in self.routes]
         return table
 
@@ -135,6 +145,8 @@ class Router:
     def __init__(self, tables: Sequence[RouteTable]) -> None:
         self.tables = tables
         self._klein = Klein()
+        # A path is what it is: a rule of a proxy in front must not be walked around by another spelling.
+        self._klein.url_map.merge_slashes = False
         self._routes: dict[str, Route] = {}
         taken: set[tuple[str, str]] = set()
         for table in tables:
@@ -164,26 +176,38 @@ class Router:
         """Calls what answers the request. Raises Problem; sets the form in which faults are written."""
         table = self._table_of(request.path)
         request.problem_form = native_fault if table is None else fault_form(table)
-        method, path = request.method.decode("ascii"), decoded_path(request.path)
+        method, path = request.method.decode("ascii"), fixed_path(request.path)
         if method == "OPTIONS":
             return self._options(request, table, path)
         try:
-            endpoint, parts = self._match(path, method)
-        except MethodNotAllowed as error:
-            told: Problem = NotAllowed(method, path, {*(error.valid_methods or ()), "OPTIONS"})
-            return self._unknown(request, table, told)
+            if not method.isupper():  # they are case-sensitive (RFC 9110, section 9.1), which werkzeug does not know
+                raise MethodNotAllowed
+            endpoint, raw = self._match(path, method)
+        except MethodNotAllowed:
+            allowed = self._allowed(path)
+            wrong = NotAllowed(method, path[:200], allowed) if allowed else nothing_at(path)
+            return self._unknown(request, table, wrong)
         except (HTTPException, RequestRedirect):
             return self._unknown(request, table, nothing_at(path))
+        parts = raw if "%" not in path else {name: decoded(part) for name, part in raw.items()}
         route = self._routes[endpoint]
         request.route = route.path
-        request.problem_form = fault_form(route.table)
+        request.problem_form = fault_form(route.table, self._allowed(path) if route.refused else ())
         return cast("Opened", self._klein.execute_endpoint(endpoint, cast("Any", request), **parts))
 
     def _match(self, path: str, method: str) -> tuple[str, Mapping[str, str]]:
         """The endpoint, and the parts of the path; those of long paths are not kept. Raises HTTPException."""
         return self._matched(path, method) if len(path) <= MATCHED_LENGTH else self._find(path, method)
 
+    def _allowed(self, path: str) -> set[str]:
+        """The methods that work there, OPTIONS among them; none where there is nothing."""
+        known = () if path.startswith("//") else tuple(self._map.allowed_methods(path))
+        working = {method for method in known if not self._routes[self._match(path, method)[0]].refused}
+        return {*working, "OPTIONS"} if known else set()
+
     def _find(self, path: str, method: str) -> tuple[str, Mapping[str, str]]:
+        if path.startswith("//"):
+            raise NotFound  # werkzeug would see one slash
         rule, parts = self._map.match(path, method, return_rule=True)
         return str(rule.endpoint), parts
 
@@ -197,23 +221,27 @@ class Router:
         return next((table for table in self.tables if text.startswith(table.prefixes)), None)
 
     def _unknown(self, request: ApiRequest, table: RouteTable | None, problem: Problem) -> Opened:
-        told = problem if table is None or table.unknown is None else table.unknown(request)
+        told = problem if table is None or table.unknown is None else table.unknown(request, problem)
         if isinstance(told, Problem):
             raise told from None
         return told
 
     def _options(self, request: ApiRequest, table: RouteTable | None, path: str) -> Opened:
-        if table is not None and table.unknown is not None:
+        allowed = self._allowed(path)
+        if table is not None and table.preflight is not None:
+            answer = table.preflight(request)
+        elif allowed or path == "*":
+            answer = Encoded(204, [], b"")
+        else:
             return self._unknown(request, table, nothing_at(path))
-        allowed = set(self._map.allowed_methods(path))
-        if not allowed and path != "*":
-            raise nothing_at(path)
-        return Encoded(204, [("Allow", ", ".join(sorted({*allowed, "OPTIONS"})))], b"")
+        if allowed or path == "*":
+            answer.headers = [*answer.headers, ("Allow", ", ".join(sorted({*allowed, "OPTIONS"})))]
+        return answer
 
 
-def fault_form(table: RouteTable) -> Fault:
-    """How the table writes a fault; a 405 names what is allowed, in any form."""
-    return lambda problem: with_allow(problem, table.fault(problem))
+def fault_form(table: RouteTable, allowed: Iterable[str] = ()) -> Fault:
+    """How the table writes a fault; `allowed` are the methods that work there, where the route itself is refused."""
+    return lambda problem: with_hints(problem, table.fault(problem), allowed)
 
 
 def nothing_at(path: str) -> Problem:

@@ -7,6 +7,7 @@ from urllib.parse import parse_qs, unquote_to_bytes
 
 from rowserve.handlers.problem import Problem
 
+COLON = re.compile("%3[Aa]")
 ABSOLUTE = re.compile(rb"https?://([^/?#]*)", re.IGNORECASE)
 
 
@@ -34,10 +35,16 @@ def parse_query(query: bytes, most: int) -> dict[str, list[str]]:
         raise Problem(400, f"the query cannot be parsed: {error}", reason="malformed") from None
 
 
-def decoded_path(path: bytes) -> str:
-    """The path, percent-decoded. Raises Problem 400."""
+def fixed_path(path: bytes) -> str:
+    """The path as routes are found by it: as it came, but for a colon, which may come escaped."""
+    text = path.decode("latin-1")
+    return COLON.sub(":", text) if "%" in text else text
+
+
+def decoded(part: str) -> str:
+    """A part of a path that is a name, percent-decoded. Raises Problem 400."""
     try:
-        return unquote_to_bytes(path).decode("utf-8")
+        return unquote_to_bytes(part.encode("latin-1")).decode("utf-8")
     except UnicodeDecodeError:
         raise Problem(400, "the path is not UTF-8", reason="malformed") from None
 

@@ -13,6 +13,7 @@ from rowserve.handlers.tensorflow_serving_models import Route, VersionState
 from rowserve.handlers.tensorflow_serving_texts import encode_error, servable_not_found, status_not_found
 from rowserve.server.metrics import CONTENT_TYPE as METRICS_TYPE
 from rowserve.server.routing import ASKING, JSON, TEXT, Opened, RouteTable
+from rowserve.server.target import fixed_path
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -23,16 +24,19 @@ if TYPE_CHECKING:
     from rowserve.server.site import Api
 
 
-def unknown(request: ApiRequest) -> Opened:
+def preflight(request: ApiRequest) -> Encoded:
+    """OPTIONS, whatever the path. Raises Problem 400."""
+    return tensorflow_serving_models.preflight(request.header("origin"))
+
+
+def unknown(request: ApiRequest, problem: Problem) -> Opened:
     """A path under /v1/ in a spelling that only TensorFlow Serving takes (case means nothing there, and a name may hold
     %2F), or what is wrong with it. Raises Problem 400 or 404."""
-    if request.method == b"OPTIONS":
-        return tensorflow_serving_models.preflight(request.header("origin"))
     request.route, answer = BY_VERB[servable(request).verb]
     return answer(request.api, request)
 
 
-TABLE = RouteTable("tensorflow_serving", fault=encode_error, prefixes=("/v1/",), unknown=unknown)
+TABLE = RouteTable("tensorflow_serving", fault=encode_error, prefixes=("/v1/",), unknown=unknown, preflight=preflight)
 
 
 @TABLE.route(
@@ -149,7 +153,7 @@ def find_servable(api: Api, request: ApiRequest) -> ServedModel:
 def servable(request: ApiRequest) -> Route:
     """What a request under /v1/ is about. Raises Problem 400."""
     method = "GET" if request.method == b"HEAD" else request.method.decode("ascii")
-    return tensorflow_serving_models.route(method, request.path.decode("latin-1"))
+    return tensorflow_serving_models.route(method, fixed_path(request.path))
 
 
 def version_state(state: ModelState) -> VersionState:

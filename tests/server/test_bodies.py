@@ -10,6 +10,7 @@ import zlib
 
 import pytest
 
+from rowserve.server.bodies import EMPTY_MEMBERS
 from rowserve.server.limits import MIB, Limits
 from tests.http_doubles import FORM, Server, chunked, form, head, parse
 
@@ -203,8 +204,18 @@ def test_broken_gzip_is_refused(body):
     assert "gzip" in reply.json["detail"]
 
 
+def test_empty_members_of_a_gzip_body_are_bounded():
+    whole, empty = gzip.compress(form(b"four")), gzip.compress(b"")
+    for count, status in ((EMPTY_MEMBERS, 200), (EMPTY_MEMBERS + 1, 400)):
+        body = empty * (count // 2) + whole + empty * (count - count // 2) + gzip.compress(b"\r\n")
+        assert Server().request("POST", "/images/m", body, Content_Encoding="gzip", **FORM).status == status
+
+
 def test_other_codings_are_refused():
-    assert Server().request("POST", "/images/m", b"x", Content_Encoding="br", **FORM).status == 415
+    reply = Server().request("POST", "/images/m", b"x", Content_Encoding="br", **FORM)
+    assert (reply.status, reply.headers["accept-encoding"]) == (415, "gzip, deflate")
+    reply = Server().request("POST", "/v2/models/m/infer", b"x", Content_Encoding="br")
+    assert (reply.status, reply.headers["accept-encoding"]) == (501, "gzip, deflate")
 
 
 def test_inflating_a_large_body_leaves_the_reactor_its_turns(monkeypatch):

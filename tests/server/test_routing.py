@@ -23,7 +23,13 @@ ONE = RouteTable("one", fault=fault("one"), prefixes=("/one/",))
 ONE.route("GET", "/one/<model>[/versions/<version>]", "One.")(says("one"))
 ONE.route("GET", "/both/<model>", "Both.")(says("one"))
 OWN = Problem(400, "two's own words")
-TWO = RouteTable("two", fault=fault("two"), prefixes=("/two/",), unknown=lambda request: OWN)
+
+
+def own_words(request: Any, problem: Problem) -> Problem:
+    return OWN
+
+
+TWO = RouteTable("two", fault=fault("two"), prefixes=("/two/",), unknown=own_words)
 TWO.route("GET", "/both/<name>", "Both.")(says("two"))
 TWO.route(ANY, "/two/<name>", "Any method.")(says("two"))
 

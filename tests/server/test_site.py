@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+import re
 
 import orjson
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from rowserve.handlers.items import Priority
 from rowserve.handlers.problem import Problem
 from rowserve.server.address import NATIVE
+from rowserve.server.listener import ApiSite
 from rowserve.server.openapi import document
 from rowserve.server.profiles import PROFILES, router
 from tests.http_doubles import FORM, Server, form, head, logged
@@ -45,7 +49,59 @@ def test_unknown_paths_are_problems_not_pages(path):
 
 
 def test_a_path_that_is_not_text_is_a_400():
-    assert Server().request("GET", "/%ff").status == 400
+    assert Server().request("GET", "/v2/models/%ff").status == 400
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "//metrics", "/metrics/", "/./metrics", "/x/../metrics", "/%6Detrics", "/metric%73", "/METRICS", "/metrics%2F",
+        "/metrics;a", "/%2Fmetrics", "/%2E/metrics", "/metrics%00", "/metrics%20", "/v1//models/m", "/v2/%6Dodels/m",
+    ],
+)  # fmt: skip
+def test_a_path_is_what_it_is(path):
+    assert Server().request("GET", path).status in (400, 404)
+
+
+@pytest.mark.parametrize("colon", [":", "%3A", "%3a"])
+def test_a_colon_may_come_escaped(colon):
+    reply = Server().request("POST", f"/v1/models/m{colon}predict", b'{"instances": [[1.0, 2.0]]}')
+    assert reply.status == 200
+
+
+@given(st.text(st.sampled_from("metrics/.%2fF5M6DE"), max_size=12))
+def test_no_other_spelling_reaches_the_metrics(path):
+    reply = Server().request("GET", f"/{path}")
+    assert path == "metrics" or not reply.headers["content-type"].startswith("text/plain")
+
+
+@pytest.mark.parametrize("method", ["get", "Get", "gET"])
+def test_methods_are_case_sensitive(method):
+    reply = Server().request(method, "/livez")
+    assert (reply.status, reply.headers["allow"]) == (405, "GET, HEAD, OPTIONS")
+    assert Server().request(method, "/nothing").status == 404
+
+
+METHODS = ("GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "OPTIONS")
+
+
+@pytest.mark.parametrize("profile", list(PROFILES))
+def test_allow_names_exactly_what_works(profile):
+    server = Server()
+    server.site = ApiSite(server.api, profile)
+    paths = {re.sub("<[^>]*>", "1", route.rule) for route in router(profile).routes}
+    for path in sorted(paths):
+        told = server.request("OPTIONS", path, Origin="http://test")
+        assert "allow" in told.headers, (path, told)
+        allowed = told.headers["allow"].split(", ")
+        assert told.status in (200, 204)
+        for method in METHODS:
+            reply = server.request(method, path)
+            if reply.status == 405:
+                assert reply.headers["allow"].split(", ") == allowed
+                assert method not in allowed
+            elif method not in allowed:  # in the words that TensorFlow Serving and Triton have for it
+                assert reply.status == (400 if path.startswith("/v1/") else 501), (path, method)
 
 
 @pytest.mark.parametrize(
@@ -358,3 +414,23 @@ def test_a_lone_surrogate_in_a_name_is_told_and_harms_no_other_row():
     reply = server.request("POST", "/v1/models/m:predict", b'{"instances": [{"\\ud800": 1}]}')
     assert reply.status == 400
     assert "named input: ?" in reply.json["error"]
+
+
+INFER = b'{"inputs": [{"name": "x", "shape": [1, 2], "datatype": "FP32", "data": [1.0, 2.0]}]}'
+
+
+@pytest.mark.parametrize("padding", [b"", b" " * 70_000])  # read whole, and in pieces
+@pytest.mark.parametrize(
+    ("path", "body", "headers"),
+    [
+        ("/v1/models/m:predict", b'{"instances": [[1.0, 2.0]]}', {}),
+        ("/v2/models/m/infer", INFER, {}),
+        ("/predictions/m", b"[1.0, 2.0]", {"Content_Type": "application/json"}),
+        ("/rows/m", b"[1.0, 2.0]\n", {}),
+    ],
+)
+def test_a_byte_order_mark_before_json_is_skipped(path, body, headers, padding):
+    body = body[:1] + padding + body[1:]
+    plain = Server().request("POST", path, body, **headers)
+    marked = Server().request("POST", path, b"\xef\xbb\xbf" + body, **headers)
+    assert (marked.status, marked.body) == (200, plain.body)
