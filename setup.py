@@ -25,7 +25,7 @@ def _packages() -> list[str]:
 # What every row passes through. In a wheel these are compiled by Cython, from the same source: a row from the cache
 # costs a sixth less. Where there is no C compiler they stay what they are, as they do in an editable install.
 COMPILED = {
-    "cache": "books commits keys lmdb_store record row_cache writer",
+    "cache": "books commits keys lmdb_store lmdb_views record row_cache writer",
     # Not batch_arrays: it counts references, of which compiled code holds others.
     "graphs": "rows runners session thread",
     "handlers": (

@@ -18,6 +18,7 @@ from typing import Any
 import lmdb
 
 from rowserve.cache.errors import StoreDamaged, StoreFailed, StoreFull, UsedAfterFork
+from rowserve.cache.lmdb_views import LmdbUpdate, LmdbView, space_of
 from rowserve.cache.store import Reader, Space
 
 DATA = "data.mdb"
@@ -92,73 +93,6 @@ def failures() -> Iterator[None]:
         raise StoreFailed(str(error)) from error
 
 
-class LmdbView:
-    """See store.View; over one transaction."""
-
-    def __init__(self, txn: Any) -> None:
-        self._txn = txn
-        self.get: Callable[[bytes], bytes | None] = txn.get
-
-    def scan(self, start: bytes, stop: bytes, limit: int, values: bool = True) -> list[tuple[bytes, bytes]]:
-        """See store.View."""
-        found: list[tuple[bytes, bytes]] = []
-        with self._txn.cursor() as cursor:
-            if limit <= 0 or not cursor.set_range(start):
-                return found
-            for item in cursor.iternext(keys=True, values=values):
-                key, value = item if values else (item, b"")
-                if key >= stop:
-                    break
-                found.append((key, value))
-                if len(found) == limit:
-                    break
-        return found
-
-    def last(self, start: bytes, stop: bytes) -> bytes | None:
-        """See store.View."""
-        with self._txn.cursor() as cursor:
-            there = cursor.prev() if cursor.set_range(stop) else cursor.last()
-            key: bytes = cursor.key()
-            return key if there and key >= start else None
-
-
-class LmdbUpdate(LmdbView):
-    """See store.Update; over one write transaction."""
-
-    def __init__(self, env: Any, txn: Any) -> None:
-        super().__init__(txn)
-        self._env = env
-
-    def put(self, key: bytes, value: bytes | memoryview) -> None:
-        """See store.Update."""
-        self._txn.put(key, value)
-
-    def add(self, key: bytes, value: bytes | memoryview) -> bool:
-        """See store.Update."""
-        return bool(self._txn.put(key, value, overwrite=False))
-
-    def append(self, pairs: Sequence[tuple[bytes, bytes]]) -> None:
-        """See store.Update."""
-        with self._txn.cursor() as cursor:
-            _, added = cursor.putmulti(pairs, append=True)
-        if added < len(pairs):
-            raise StoreFailed("appended out of order")
-
-    def delete(self, key: bytes) -> bool:
-        """See store.Update."""
-        return bool(self._txn.delete(key))
-
-    def space(self) -> Space:
-        """See store.Update."""
-        return space_of(self._txn.stat(), self._env.info())
-
-
-def space_of(stat: dict[str, int], info: dict[str, int]) -> Space:
-    """Pages in use (the tree's and the two meta pages), in the file, in the map."""
-    used = 2 + stat["branch_pages"] + stat["leaf_pages"] + stat["overflow_pages"]
-    return Space(used, info["last_pgno"] + 1, info["map_size"] // stat["psize"], stat["psize"])
-
-
 class LmdbStore:
     """See store.Store. `map_size` counts when the file is made, and never again: 0 takes the file's own.
 
@@ -175,6 +109,7 @@ class LmdbStore:
         self.read_only = read_only
         self._file = os.open(folder / DATA, os.O_RDONLY | os.O_CLOEXEC)
         self._bytes = 0
+        self.damaged = ""
         STORES.add(self)
 
     def read(self) -> Reader:
@@ -187,12 +122,12 @@ class LmdbStore:
             self.check_readers()
         except lmdb.Error as error:
             raise StoreFailed(str(error)) from error
-        with failures():
+        with self._failures():
             return self._begin()  # type: ignore[no-any-return]
 
     def get_many(self, keys: Sequence[bytes]) -> list[bytes | None]:
         """See store.Store."""
-        with failures():
+        with self._failures():
             txn = self.read()
             try:
                 return [txn.get(key) for key in keys]
@@ -202,7 +137,7 @@ class LmdbStore:
     @contextmanager
     def view(self) -> Iterator[LmdbView]:
         """See store.Store."""
-        with failures():
+        with self._failures():
             self._resized(seek(self._file, 0, END))
             with self._begin() as txn:
                 yield LmdbView(txn)
@@ -211,21 +146,45 @@ class LmdbStore:
     def update(self) -> Iterator[LmdbUpdate]:
         """See store.Store."""
         self._check_there()
-        with failures(), self._begin(write=True) as txn:
+        with self._failures(), self._begin(write=True) as txn:
             yield LmdbUpdate(self._env, txn)
 
     def space(self) -> Space:
         """See store.Store."""
         self._check_there()
-        with failures():
+        with self._failures():
             return space_of(self._env.stat(), self._env.info())
 
     def _resized(self, size: int) -> None:
         """The file only ever grows. Raises StoreDamaged where it was cut: to touch its map would end the process."""
         if size < self._bytes:
             file = self._folder / DATA
-            raise StoreDamaged(f"{file} was cut from {self._bytes} to {size} bytes; restart for a new one")
+            self._give_up(f"{file} was cut from {self._bytes} to {size} bytes; restart for a new one")
+            raise StoreDamaged(self.damaged)
         self._bytes = size
+
+    @contextmanager
+    def _failures(self) -> Iterator[None]:
+        try:
+            with failures():
+                yield
+        except StoreDamaged as error:
+            self._give_up(str(error))
+            raise
+
+    def note(self, error: Exception) -> None:
+        """See store.Store."""
+        if isinstance(error, DAMAGE):
+            self._give_up(f"{self._folder / DATA} is damaged: {error}; restart for a new one")
+
+    def _give_up(self, why: str) -> None:
+        """Nothing is read or written any more: who steps on damage may end the process, or spread it."""
+        if not self.damaged:
+            self.damaged = why
+            self._begin = self._refuse
+
+    def _refuse(self, **_: object) -> Any:
+        raise StoreDamaged(self.damaged)
 
     def _check_there(self) -> None:
         """Raises StoreFailed where what is written would go into a file that nobody finds any more, or that was cut."""
@@ -240,19 +199,19 @@ class LmdbStore:
 
     def behind(self) -> int:
         """See store.Store."""
-        with failures():
+        with self._failures():
             seen = [line.split()[-1] for line in self._env.readers().splitlines()[1:]]
             newest: int = self._env.info()["last_txnid"]
         return max((newest - int(number) for number in seen if number != IDLE), default=0)
 
     def check_readers(self) -> int:
         """See store.Store."""
-        with failures():
+        with self._failures():
             return int(self._env.reader_check())
 
     def sync(self) -> None:
         """See store.Store."""
-        with failures():
+        with self._failures():
             self._env.sync(True)
 
     def close(self) -> None:

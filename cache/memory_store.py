@@ -84,6 +84,7 @@ class MemoryStore:
     """A sorted dictionary of at most `pages` pages; `lag` is what `behind` shall say."""
 
     errors: tuple[type[Exception], ...] = ()
+    damaged = ""
 
     def __init__(self, pages: int = 4096) -> None:
         self._state = MemoryUpdate([], {}, pages)
@@ -96,6 +97,9 @@ class MemoryStore:
         if self.closed:
             raise StoreFailed("the store is closed")
         return self._state
+
+    def note(self, error: Exception) -> None:
+        """See store.Store."""
 
     def read(self) -> Reader:
         """See store.Store."""

@@ -171,9 +171,12 @@ class Opened:
         return about
 
     def close(self) -> None:
-        """Note a clean end if nobody else has the cache, and let go. The store is closed already."""
+        """Note a clean end if nobody else has the cache, or that the file was found damaged, and let go. The store is
+        closed already."""
         try:
-            if self.claim is not None and self.claim.take_alone():
+            if self.store.damaged:
+                integrity.leave_mark(self.rows, self.store.damaged)
+            elif self.claim is not None and self.claim.take_alone():
                 integrity.write_clean(self.rows)
         except OSError:
             pass  # the next start walks the file, no more

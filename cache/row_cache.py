@@ -159,6 +159,8 @@ class RowCache:
             finally:
                 reader.abort()
         except self._errors as error:
+            if self._store is not None:
+                self._store.note(error)
             self._failed(error)
             found += [None] * (len(keys) - len(found))
         if queued is not None:

@@ -64,9 +64,17 @@ class Reader(Protocol):
 
 
 class Store(Protocol):
-    """An ordered file. Every method may raise StoreFailed, and nothing else."""
+    """An ordered file. Every method may raise StoreFailed, and nothing else.
+
+    `errors` are what a Reader may raise. `damaged` says what was found wrong with the file, or "": from then on every
+    read and write raises StoreDamaged.
+    """
 
     errors: tuple[type[Exception], ...]
+    damaged: str
+
+    def note(self, error: Exception) -> None:
+        """A Reader has raised this one of `errors`: it may show that the file is damaged."""
 
     def read(self) -> Reader:
         """What a look-up reads by: the store's own transaction as it is, for nothing is called more often."""

@@ -8,7 +8,9 @@ import random
 import subprocess
 import sys
 from pathlib import Path
+from unittest.mock import Mock
 
+import lmdb
 import pytest
 
 from rowserve.cache import integrity, opening
@@ -171,6 +173,7 @@ def test_an_lmdb_file_of_somebody_else(tmp_path):
 USE = """
 import os, sys
 from pathlib import Path
+from unittest.mock import Mock
 from rowserve.cache.opening import open_cache
 cache = open_cache(Path(sys.argv[1]), start_thread=lambda run: None)
 from tests.cache.stepping import key
@@ -204,6 +207,7 @@ def test_random_flips_anywhere_never_give_a_wrong_answer_nor_a_crash(folder, see
 HOLD = """
 import sys
 from pathlib import Path
+from unittest.mock import Mock
 from rowserve.cache.opening import open_cache
 cache = open_cache(Path(sys.argv[1]))
 print(cache.stats.state, flush=True)
@@ -423,6 +427,7 @@ def test_a_disk_that_fills_while_it_is_made(tmp_path, monkeypatch):
 LIMITED = """
 import os, resource, signal, sys
 from pathlib import Path
+from unittest.mock import Mock
 from rowserve.cache.opening import open_cache
 from tests.cache.stepping import key
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
@@ -558,4 +563,30 @@ def test_a_file_cut_while_it_is_in_use_costs_the_cache_and_not_the_process(folde
     assert len(stepped.lines) == 1
     assert "was cut" in stepped.lines[0]
     stepped.close()
-    works_anew(folder, "truncated")
+    works_anew(folder, "was cut")
+
+
+@pytest.mark.parametrize("error", [lmdb.CorruptedError("x"), lmdb.PageNotFoundError("x"), lmdb.PanicError("x")])
+def test_damage_found_while_serving_ends_the_use_of_the_file_and_the_next_start_sets_it_aside(folder, error):
+    stepped = SteppedCache(folder)
+    assert stepped.cache.lookup([key(1)]) == [BODY]
+    real, stepped.cache._read = stepped.cache._read, Mock(side_effect=error)
+    assert stepped.cache.lookup([key(1)]) == [None]
+    stepped.cache._read = real
+    assert stepped.cache.lookup([key(1)]) == [None]  # what is damaged is not touched again
+    stepped.cache.keep([key(2)], [BODY])
+    stepped.now += 1
+    stepped.step()
+    assert stepped.stats.failed == 1
+    stepped.close()
+    works_anew(folder, "is damaged: x")
+
+
+def test_an_error_that_is_no_damage_leaves_the_file_in_use(folder):
+    stepped = SteppedCache(folder)
+    real, stepped.cache._read = stepped.cache._read, Mock(side_effect=lmdb.BadTxnError("x"))
+    assert stepped.cache.lookup([key(1)]) == [None]
+    stepped.cache._read = real
+    assert stepped.cache.lookup([key(1)]) == [BODY]
+    stepped.close()
+    assert SteppedCache(folder).cache.lookup([key(1)]) == [BODY]
