@@ -16,6 +16,7 @@ from rowserve.handlers.problem import Problem
 TOLD = (Outcome.HIT, Outcome.COLLAPSED, Outcome.COMPUTED, Outcome.BYPASSED, Outcome.FAILED)
 HIT = Outcome.HIT  # to look it up in its class costs a tenth of a microsecond
 ALL_HIT = "rowserve; hit"
+WRITTEN = ("gzip", "deflate")  # the content codings that answers may come in
 
 
 @lru_cache(maxsize=64)
@@ -126,3 +127,23 @@ def headers_of_hits(content_type: str, microseconds: int) -> Sequence[tuple[str,
 def headers_of(content_type: str, status: str, timing: Timing) -> Sequence[tuple[str, str]]:
     """Those three."""
     return (("Content-Type", content_type), ("Cache-Status", status), ("Server-Timing", server_timing(timing)))
+
+
+@lru_cache(maxsize=64)
+def response_coding(accepted: str) -> str:
+    """gzip, deflate, or "" for none: what an Accept-Encoding likes best, gzip where it likes both."""
+    likes = {}
+    for part in accepted.lower().split(","):
+        name, _, weight = part.partition(";")
+        likes[name.strip()] = quality(weight)
+    best = max(WRITTEN, key=lambda coding: likes.get(coding, 0.0))
+    return best if likes.get(best, 0.0) > 0 and likes[best] >= likes.get("identity", 0.0) else ""
+
+
+def quality(weight: str) -> float:
+    """The number in `q=0.5`; 1 where there is none, 0 where it cannot be read."""
+    name, _, value = weight.strip().partition("=")
+    try:
+        return float(value) if name.strip() == "q" else 1.0
+    except ValueError:
+        return 0.0

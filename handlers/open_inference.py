@@ -13,9 +13,9 @@ from typing import Any
 from rowserve.graphs.rows import Array, Buffer
 from rowserve.graphs.signature import STRING, Signature, TensorSpec
 from rowserve.handlers.empty_batches import question_of
-from rowserve.handlers.http_headers import request_options
+from rowserve.handlers.http_headers import request_options, response_coding
 from rowserve.handlers.items import Encoded, ModelFace, Options, Question
-from rowserve.handlers.open_inference_answer import Form, encode, response_coding
+from rowserve.handlers.open_inference_answer import Form, encode
 from rowserve.handlers.open_inference_datatypes import LENGTH, tensor_from
 from rowserve.handlers.open_inference_document import read_document
 from rowserve.handlers.open_inference_inputs import Blobs, read_inputs

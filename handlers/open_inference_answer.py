@@ -8,7 +8,6 @@ from __future__ import annotations
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -117,26 +116,6 @@ def elements_json(name: str, flat: Array) -> bytes:
             raise invalid(f"output {name!r} {told}") from None
     text = orjson.dumps(flat, option=PLAIN)
     return text if flat.dtype.kind != "f" or np.isfinite(flat).all() else with_words(text, flat)
-
-
-@lru_cache(maxsize=64)
-def response_coding(accepted: str) -> str:
-    """gzip, deflate, or "" for none: what an Accept-Encoding likes best, gzip where it likes both."""
-    likes = {}
-    for part in accepted.lower().split(","):
-        name, _, weight = part.partition(";")
-        likes[name.strip()] = quality(weight)
-    best = max(CODINGS, key=lambda coding: likes.get(coding, 0.0))
-    return best if likes.get(best, 0.0) > 0 and likes[best] >= likes.get("identity", 0.0) else ""
-
-
-def quality(weight: str) -> float:
-    """The number in `q=0.5`; 1 where there is none, 0 where it cannot be read."""
-    name, _, value = weight.strip().partition("=")
-    try:
-        return float(value) if name.strip() == "q" else 1.0
-    except ValueError:
-        return 0.0
 
 
 def compressed(coding: str, answer: Encoded) -> Encoded:

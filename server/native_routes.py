@@ -11,8 +11,8 @@ from rowserve.handlers.problem_json import encode_problem
 from rowserve.server import probes
 from rowserve.server.bodies import Parts
 from rowserve.server.metrics import CONTENT_TYPE
-from rowserve.server.openapi import document
-from rowserve.server.routing import ASKING, FORM, JSON, NDJSON, PROBLEM, TEXT, Opened, Parameter, RouteTable
+from rowserve.server.openapi import described
+from rowserve.server.routing import ASKING, FORM, NDJSON, PROBLEM, TEXT, Opened, Parameter, RouteTable
 from rowserve.server.streaming import RowStream
 
 if TYPE_CHECKING:
@@ -102,4 +102,4 @@ def get_metrics(api: Api, request: ApiRequest) -> Opened:
 @TABLE.route("GET", "/openapi.json", "This description.")
 def get_openapi(api: Api, request: ApiRequest) -> Opened:
     """The API described."""
-    return Encoded(200, [("Content-Type", JSON)], document(request.router.routes))
+    return described(request.router.routes, request.headers)

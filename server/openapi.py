@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import gzip
 import re
 from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
 import orjson
+from blake3 import blake3
 
+from rowserve.handlers.http_headers import response_coding
+from rowserve.handlers.items import Encoded
 from rowserve.handlers.problem import Problem, phrase
 from rowserve.server.routing import ANY, FORM, JSON, NDJSON, TEXT, Parameter, Route, RouteTable
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
 ANYTHING: dict[str, Any] = {}
 JSON_TYPES = {str: "string", int: "integer"}
@@ -41,6 +45,27 @@ def document(routes: Sequence[Route]) -> bytes:
     info = {"title": "rowserve", "version": own_version(), "description": "Answers rows, each computed once."}
     faults = {table.name: fault_schema(table) for table in dict.fromkeys(route.table for route in routes)}
     return orjson.dumps({"openapi": "3.1.0", "info": info, "paths": paths, "components": {"schemas": faults}})
+
+
+def described(routes: Sequence[Route], headers: Mapping[str, str]) -> Encoded:
+    """The description as a client wants it: compressed, or not at all where it has this one already (RFC 9110,
+    section 13.1.2)."""
+    coding = "gzip" if response_coding(headers.get("accept-encoding", "")) == "gzip" else ""
+    body, tag = representation(routes, coding)
+    told = [("Content-Type", JSON), ("ETag", tag), ("Vary", "Accept-Encoding")]
+    known = {each.strip().removeprefix("W/") for each in headers.get("if-none-match", "").split(",")}
+    if tag in known or "*" in known:
+        return Encoded(304, told[1:], b"")
+    return Encoded(200, [*told, ("Content-Encoding", coding)] if coding else told, body)
+
+
+@lru_cache(maxsize=16)
+def representation(routes: Sequence[Route], coding: str) -> tuple[bytes, str]:
+    """Its bytes, and their strong tag."""
+    body = document(routes)
+    if coding:
+        body = gzip.compress(body, mtime=0)
+    return body, f'"{blake3(body).hexdigest(16)}"'
 
 
 def own_version() -> str:

@@ -18,9 +18,9 @@ from hypothesis import strategies as st
 
 from rowserve.graphs.rows import Array, RowLayout, Rows
 from rowserve.graphs.signature import Signature, TensorSpec, numpy_dtype
+from rowserve.handlers.http_headers import response_coding
 from rowserve.handlers.items import Answer, Encoded, Labels, ModelFace, Outcome, Priority, Question
 from rowserve.handlers.open_inference import read_infer
-from rowserve.handlers.open_inference_answer import response_coding
 from rowserve.handlers.open_inference_datatypes import DTYPES, NAMES, tensor_bytes
 from rowserve.handlers.open_inference_texts import encode_fault
 from rowserve.handlers.problem import Problem

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 from typing import Any
 
@@ -9,6 +10,7 @@ from rowserve.handlers.items import Encoded
 from rowserve.handlers.problem_json import encode_problem
 from rowserve.server.openapi import document
 from rowserve.server.routing import ANY, BINARY, JSON, PROBLEM, TEXT, Router, RouteTable
+from tests.http_doubles import Server
 
 
 def never(*_: Any, **__: Any) -> Any:
@@ -71,3 +73,27 @@ def test_errors_look_as_their_table_writes_them():
         "two": {"type": "string"},
         "state": {"type": "object"},
     }
+
+
+def test_the_description_has_a_tag_and_is_not_sent_again():
+    server = Server()
+    first = server.request("GET", "/openapi.json")
+    tag = first.headers["etag"]
+    for told in (tag, f'"other", {tag}', f"W/{tag}", "*"):
+        again = server.request("GET", "/openapi.json", If_None_Match=told)
+        assert (again.status, again.body, again.headers["etag"]) == (304, b"", tag)
+        assert "content-length" not in again.headers
+    assert server.request("GET", "/openapi.json", If_None_Match='"other"').body == first.body
+    assert server.request("HEAD", "/openapi.json").headers["etag"] == tag
+
+
+def test_the_description_comes_compressed_where_that_is_wanted():
+    server = Server()
+    plain = server.request("GET", "/openapi.json")
+    packed = server.request("GET", "/openapi.json", Accept_Encoding="gzip, br")
+    assert packed.headers["content-encoding"] == "gzip"
+    assert gzip.decompress(packed.body) == plain.body
+    assert len(packed.body) < len(plain.body) / 5
+    assert packed.headers["etag"] != plain.headers["etag"]
+    assert {plain.headers["vary"], packed.headers["vary"]} == {"Accept-Encoding"}
+    assert "content-encoding" not in server.request("GET", "/openapi.json", Accept_Encoding="br").headers
