@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import subprocess
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
@@ -16,20 +15,27 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rowserve.cache import integrity, layout, walk
-from rowserve.cache.books import ABOUT, COUNTERS, Books, read_about, read_counters, read_document, read_pieces
+from rowserve.cache import integrity, layout
+from rowserve.cache.books import (
+    ABOUT,
+    COUNTERS,
+    Books,
+    generation_name,
+    read_about,
+    read_counters,
+    read_document,
+    read_pieces,
+)
 from rowserve.cache.errors import CacheRefused
 from rowserve.cache.integrity import Claim
 from rowserve.cache.keys import Field, Generation
 from rowserve.cache.layout import Entry
 from rowserve.cache.opening import Opened
 from rowserve.cache.record import Kind, kind_of, stamp_of, unseal_any
-from rowserve.cache.row_cache import generation_name
 from rowserve.cache.store import Store, View
 from rowserve.graphs.rows import Buffer
 
 CHUNK = 256
-UNREAD = 2  # the walk's exit status
 KINDS: Mapping[int, str] = {Kind.ROW: "row", Kind.ALIAS: "alias", Kind.DOCUMENT: "document"}
 
 
@@ -38,6 +44,7 @@ class Report:
     """What `stat` prints. Sizes are in bytes; `generations` counts rows and aliases by tag (hex).
 
     `names` says what each tag stands for: fingerprint, signature, and `models`, the last names it was served under.
+    One tag is that of all throw-away rows.
     """
 
     size: int
@@ -107,11 +114,12 @@ def pairs(store: Store, start: bytes, stop: bytes, values: bool = True) -> Itera
 
 
 def entries(store: Store) -> Iterator[tuple[bytes, Entry]]:
-    """The order, oldest first."""
-    for place, value in pairs(store, layout.ORDER, layout.ORDER_END):
-        entry = Entry.unpack(value)
-        if entry is not None:
-            yield place, entry
+    """The orders, each oldest first."""
+    for start, stop in layout.ORDERS:
+        for place, value in pairs(store, start, stop):
+            entry = Entry.unpack(value)
+            if entry is not None:
+                yield place, entry
 
 
 def stat(store: Store) -> Report:
@@ -121,6 +129,9 @@ def stat(store: Store) -> Report:
     if about is None:
         raise CacheRefused("the file does not say what it is")
     tags = Counter(entry.tag.hex() for _, entry in entries(store))
+    known = names(store)
+    if layout.THROW_AWAY_TAG.hex() in tags:
+        known[layout.THROW_AWAY_TAG.hex()] = {"signature": "any", "fingerprint": "throw-away rows"}
     space = store.space()
     return Report(
         about.size,
@@ -131,7 +142,7 @@ def stat(store: Store) -> Report:
         counters.aliases,
         counters.evicted,
         dict(tags),
-        names(store),
+        known,
     )
 
 
@@ -172,26 +183,6 @@ def look(view: View, key: bytes) -> Listed | None:
     return Listed(key.hex(), kind, stamp.created, len(body), stamp.tag.hex(), hit)
 
 
-def verify_pages(folder: Path) -> str:
-    """What is wrong with the pages of the file, the free list included, or "". A child process reads them all, while
-    others may use the file; where they are damaged, who next has the folder alone sets it aside. Raises CacheRefused
-    where they cannot be read.
-    """
-    rows = folder / integrity.ROWS
-    if not (rows / integrity.DATA).exists():
-        raise CacheRefused(f"there is no cache in {folder}")
-    command = integrity.walk_command(rows, walk.BESIDE, walk.PAGES)
-    done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, check=False)
-    try:
-        integrity.walked(rows, done.returncode, done.stderr.decode(errors="replace"))
-    except CacheRefused as refused:
-        if done.returncode == UNREAD:
-            raise
-        integrity.leave_mark(rows, str(refused))
-        return str(refused)
-    return ""
-
-
 def verify(store: Store, drop: bool = False, seen: Callable[[], object] = lambda: None) -> Verified:
     """Check every record; with `drop`, delete the damaged ones. `seen` is called for each."""
     checked, damaged = 0, []
@@ -217,11 +208,19 @@ def verify(store: Store, drop: bool = False, seen: Callable[[], object] = lambda
 
 def purge(store: Store, generation: str = "") -> int:
     """Drop the records of one generation (its tag in hex), or all of them, in small steps; how many there were."""
-    purged, start = 0, layout.ORDER
+    purged = sum(purge_order(store, start, stop, generation) for start, stop in layout.ORDERS)
+    if not generation:
+        purge_documents(store)
+    return purged
+
+
+def purge_order(store: Store, start: bytes, stop: bytes, generation: str) -> int:
+    """The same of one order."""
+    purged = 0
     while True:
         with store.update() as update:
             books = Books(update, int(time.time()))
-            chunk = update.scan(start, layout.ORDER_END, CHUNK)
+            chunk = update.scan(start, stop, CHUNK)
             for place, value in chunk:
                 entry = Entry.unpack(value)
                 if entry is None or (generation and entry.tag.hex() != generation):
@@ -231,11 +230,8 @@ def purge(store: Store, generation: str = "") -> int:
                 purged += books.drop(entry.key) > 0
             books.finish()
         if len(chunk) < CHUNK:
-            break
+            return purged
         start = chunk[-1][0] + b"\0"
-    if not generation:
-        purge_documents(store)
-    return purged
 
 
 def purge_documents(store: Store) -> None:

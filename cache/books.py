@@ -116,7 +116,7 @@ class Books:
         self.update = update
         self.now = now
         self.counters = read_counters(update)
-        self._order = self._next(layout.ORDER, layout.ORDER_END)
+        self._order = max(self._next(start, stop) for start, stop in layout.ORDERS)
         self._piece = self._next(layout.PIECES, layout.end(layout.PIECES))
         self._lined_up: list[tuple[bytes, bytes]] = []
 
@@ -150,8 +150,11 @@ class Books:
             self._piece += 1
 
     def line_up(self, entry: Entry) -> None:
-        """Put at the end of the order, when the update finishes."""
-        self._lined_up.append((layout.order_key(self._order), entry.pack()))
+        """Put at the end of its order, when the update finishes."""
+        if entry.tag == layout.THROW_AWAY_TAG:
+            self.update.put(layout.throw_away_key(self._order), entry.pack())
+        else:
+            self._lined_up.append((layout.order_key(self._order), entry.pack()))
         self._order += 1
 
     def owns(self, entry: Entry) -> bool:
@@ -206,3 +209,13 @@ class Books:
         self._lined_up = []
         self.remember(layout.document_key(COUNTERS), self.counters.pack())
         return self.counters
+
+
+def served_names(document: bytes | None) -> list[str]:
+    """The names in a generation's document, the latest last; a file of before has none."""
+    return list(json.loads(document).get("models", ())) if document else []
+
+
+def generation_name(tag: bytes) -> bytes:
+    """The document that says what a tag stands for."""
+    return b"generation/" + tag.hex().encode()

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 
 from rowserve.cache.books import Books, Counters, pages_needed, read_about, read_counters
 from rowserve.cache.errors import StoreFailed
-from rowserve.cache.eviction import Budget, make_room
-from rowserve.cache.layout import mark_key
+from rowserve.cache.eviction import Budget, forget_throw_away, make_room
+from rowserve.cache.layout import ORDERS, mark_key
 from rowserve.cache.record import Kind
 from rowserve.cache.stats import FAILING, CacheStats
 from rowserve.cache.store import Space, Store
@@ -28,7 +28,8 @@ class Limits:
     Hits are folded in and numbers refreshed every `tick` seconds, dead readers looked for every `check` seconds. After
     a failed write nothing is tried for `pause` seconds. Where a reader pins the pages that a write would need, it is
     tried `patience` times, `group_seconds` apart, before it is dropped. A group that finds no room is preceded by at
-    most `sweeps` updates that only evict.
+    most `sweeps` updates that only evict. Throw-away rows are forgotten `throw_away` seconds after they were last asked
+    for.
     """
 
     rows: int = 8192
@@ -40,6 +41,7 @@ class Limits:
     pause: float = 1.0
     patience: int = 25
     sweeps: int = 6
+    throw_away: float = 10.0
 
 
 @dataclass(slots=True, eq=False)  # frozen ones take four times as long to make
@@ -95,6 +97,18 @@ class Commits:
             if room:
                 return True
         return False
+
+    def forget_some(self) -> bool:
+        """Forget a group's worth of throw-away rows, in one update; whether there may be more. Raises StoreFailed."""
+        with self._store.view() as view:
+            if not view.scan(*ORDERS[0], 1, values=False):
+                return False
+        with self._store.update() as update:
+            books = Books(update, int(self._clock()))
+            more = forget_throw_away(books, self._limits.group_rows)
+            books.finish()
+        self._look()
+        return more
 
     def _refuse_if_pinned(self, budget: Budget, space: Space) -> None:
         if space.file + 3 * budget.update <= budget.cap or self._store.behind() <= MOST_BEHIND:

@@ -1,4 +1,4 @@
-"""Keeping the file within its cap: oldest first, with a second chance for what was hit.
+"""Keeping the file within its cap: oldest first, with a second chance for what was hit. And forgetting throw-away rows.
 
 Cache writer thread, inside updates. The cap counts pages in use. LMDB writes a changed page anew and can use the old
 one again only two commits later, so the file is larger than what is in use by a few updates' worth of pages: that much
@@ -7,6 +7,7 @@ is left free below the cap, and updates are cut to a size that keeps it small.
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
 
 from rowserve.cache import layout
@@ -77,12 +78,28 @@ def make_room(books: Books, budget: Budget, pages: int, size: int, chances: bool
 
 
 def sweep(books: Books, looks: int, wanted: int, chances: bool = True) -> Swept:
-    """Move the hand over at most `looks` entries, until `wanted` bytes are dropped.
+    """Move the hand over at most `looks` entries, until `wanted` bytes are dropped: those to be forgotten soon first.
 
     A marked row loses its mark and goes to the end of the order; with `chances` off it is dropped like any other.
     """
+    done = Swept()
+    for start, stop in layout.ORDERS:
+        part = pass_over(books, start, stop, looks - done.looked, wanted - done.freed, chances)
+        done = Swept(done.looked + part.looked, done.dropped + part.dropped, done.freed + part.freed)
+    books.counters.evicted += done.dropped
+    return done
+
+
+def forget_throw_away(books: Books, looks: int) -> bool:
+    """Drop throw-away rows, at most so many; whether there may be more."""
+    start, stop = layout.ORDERS[0]
+    return pass_over(books, start, stop, looks, sys.maxsize, chances=False).looked == looks
+
+
+def pass_over(books: Books, start: bytes, stop: bytes, looks: int, wanted: int, chances: bool) -> Swept:
+    """One order, from its oldest entry on."""
     looked = dropped = freed = 0
-    for place, value in books.update.scan(layout.ORDER, layout.ORDER_END, looks):
+    for place, value in books.update.scan(start, stop, looks):
         if freed >= wanted:
             break
         looked += 1
@@ -97,5 +114,4 @@ def sweep(books: Books, looks: int, wanted: int, chances: bool = True) -> Swept:
             continue
         freed += books.drop(entry.key) + len(place) + len(value)
         dropped += 1
-    books.counters.evicted += dropped
     return Swept(looked, dropped, freed)

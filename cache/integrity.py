@@ -34,6 +34,7 @@ CLEAN = "clean"
 MARK = "damaged"
 BAD = "rows.bad-"
 
+UNREAD = 2  # the walk's exit status
 WALK_SECONDS = 300.0
 WALK = ("-P", "-m", "rowserve.cache.walk")
 
@@ -244,3 +245,23 @@ def set_aside(rows: Path, clock: Callable[[], float] = time.time) -> Path:
     aside = rows.parent / f"{BAD}{int(clock())}"
     rows.rename(aside)
     return aside
+
+
+def verify_pages(folder: Path) -> str:
+    """What is wrong with the pages of the file, the free list included, or "". A child process reads them all, while
+    others may use the file; where they are damaged, who next has the folder alone sets it aside. Raises CacheRefused
+    where they cannot be read.
+    """
+    rows = folder / ROWS
+    if not (rows / DATA).exists():
+        raise CacheRefused(f"there is no cache in {folder}")
+    command = walk_command(rows, walk.BESIDE, walk.PAGES)
+    done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, check=False)
+    try:
+        walked(rows, done.returncode, done.stderr.decode(errors="replace"))
+    except CacheRefused as refused:
+        if done.returncode == UNREAD:
+            raise
+        leave_mark(rows, str(refused))
+        return str(refused)
+    return ""

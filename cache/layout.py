@@ -7,6 +7,7 @@ stopped writer elsewhere must not keep a server from starting.
     PREFIX "a" + name       document: about this file, counters, descriptions of models and generations
     PREFIX "m" + key[:8]    mark: the row was hit since the hand last passed it
     PREFIX "p" + number     piece of a long record, one page each
+    PREFIX "t" + number     the same order, for rows that are to be forgotten soon
     PREFIX "z" + number     order: key, birth, kind and generation of a record, oldest first
 
 Order entries come last in the file, so they fill their pages to the brim. The prefix keeps them apart from rows: a key
@@ -24,8 +25,16 @@ PREFIX = b"\xff" * 7
 DOCUMENTS = PREFIX + b"a"
 MARKS = PREFIX + b"m"
 PIECES = PREFIX + b"p"
+THROW_AWAY = PREFIX + b"t"
 ORDER = PREFIX + b"z"
 ORDER_END = PREFIX + b"\xff"
+
+ORDERS = ((THROW_AWAY, PREFIX + b"u"), (ORDER, ORDER_END))
+"""From first to last key. What is to be forgotten soon makes room before anything else does."""
+
+THROW_AWAY_TAG = b"away"
+"""Stands beside throw-away rows where the tag of a generation stands beside others; that one of those has it by chance,
+and its rows are forgotten soon, is one in 2^32."""
 
 MARK_BYTES = 8
 NUMBER = struct.Struct(">Q")
@@ -55,6 +64,11 @@ def piece_key(number: int) -> bytes:
 def order_key(number: int) -> bytes:
     """Where an order entry stands."""
     return ORDER + NUMBER.pack(number)
+
+
+def throw_away_key(number: int) -> bytes:
+    """Where the order entry of a throw-away row stands."""
+    return THROW_AWAY + NUMBER.pack(number)
 
 
 def number_of(key: bytes) -> int:

@@ -10,17 +10,18 @@ import secrets
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from xxhash import xxh3_64_digest, xxh3_64_intdigest
 
 from rowserve.cache import stats as states
-from rowserve.cache.books import read_document, read_pieces
+from rowserve.cache.books import generation_name, read_document, read_pieces, served_names
 from rowserve.cache.commits import Limits
 from rowserve.cache.errors import StoreFailed
 from rowserve.cache.keys import SECRET_BYTES, TAG_BYTES, Generation, array_content
 from rowserve.cache.keys import generation as make_generation
-from rowserve.cache.layout import document_key
+from rowserve.cache.layout import THROW_AWAY_TAG, document_key
 from rowserve.cache.record import HEADER_BYTES, Kind, created_bytes, unseal, unseal_any
 from rowserve.cache.stats import CacheStats
 from rowserve.cache.writer import Writer
@@ -66,6 +67,7 @@ class RowCache:
     ) -> None:
         self.stats = stats or CacheStats()
         self._secret = secret or secrets.token_bytes(SECRET_BYTES)
+        self._throw_away = secrets.token_bytes(SECRET_BYTES)
         self._store = store
         self._clock = clock
         self._call_in_reactor = call_in_reactor
@@ -95,14 +97,16 @@ class RowCache:
         execution: Mapping[str, str] | None = None,
         tenant: bytes = b"",
         model: str = "",
+        throw_away: bool = False,
     ) -> Generation:
         """The name space of rows answered so, under this installation's secret; the last ones are remembered.
 
-        `model` is the name it is served under: no part of it, but written down for people who look into the file.
+        `model` is the name it is served under: no part of it, but written down for people who look into the file. The
+        rows of a `throw_away` one are found by this process alone, and forgotten soon: see `put_off_forgetting`.
         """
         static, execution = static or {}, execution or {}
         contents = tuple((name, array_content(static[name])) for name in sorted(static)) if static else ()
-        asked = (fingerprint, signature, contents, tuple(sorted(execution.items())), tenant, model)
+        asked = (fingerprint, signature, contents, tuple(sorted(execution.items())), tenant, model, throw_away)
         found = self._generations.get(asked)
         if found is None:
             found = make_generation(
@@ -111,13 +115,21 @@ class RowCache:
                 signature=signature,
                 static=static,
                 execution=execution,
-                tenant=tenant,
+                tenant=self._throw_away if throw_away else tenant,
             )
             if len(self._generations) >= MOST_GENERATIONS:
                 del self._generations[next(iter(self._generations))]
             self._generations[asked] = found
-            self._introduce(found, fingerprint, signature.name, model)
+            if throw_away:
+                found = self._generations[asked] = replace(found, tag=THROW_AWAY_TAG)
+            else:
+                self._introduce(found, fingerprint, signature.name, model)
         return found
+
+    def put_off_forgetting(self) -> None:
+        """Throw-away rows are asked for: they are forgotten some seconds after the last such call."""
+        if self._writer is not None:
+            self._writer.put_off_forgetting()
 
     def _introduce(self, generation: Generation, fingerprint: str, signature: str, model: str) -> None:
         """Write down once what the generation's tag stands for, with the last names that it was served under."""
@@ -275,16 +287,6 @@ class RowCache:
         self.stats.state, self.stats.why = states.OFF, "closed"
         store.close()
         self._on_close()
-
-
-def served_names(document: bytes | None) -> list[str]:
-    """The names in a generation's document, the latest last; a file of before has none."""
-    return list(json.loads(document).get("models", ())) if document else []
-
-
-def generation_name(tag: bytes) -> bytes:
-    """The document that says what a tag stands for."""
-    return b"generation/" + tag.hex().encode()
 
 
 class Nothing:

@@ -14,6 +14,7 @@ from rowserve.cache import stats as states
 from rowserve.cache.books import pages_needed
 from rowserve.cache.commits import Commits, Item, Limits, PagesPinned
 from rowserve.cache.errors import RowsNotKept, StoreFailed
+from rowserve.cache.layout import THROW_AWAY_TAG
 from rowserve.cache.record import Kind
 from rowserve.cache.stats import CacheStats
 from rowserve.cache.store import Store
@@ -60,6 +61,9 @@ class Writer:
         self._held = 0
         self._paused_until = 0.0
         self._next_tick = 0.0
+        self._forget_at: float | None = 0.0  # at once, if a process that was killed has left any
+        self._forgetting = False
+        self._stop_by = 0.0
 
     # reactor thread
 
@@ -98,6 +102,11 @@ class Writer:
         """Delete the record of `key` if it is still damaged when the turn comes."""
         self._offer([Item(None, key, b"", b"")])
 
+    def put_off_forgetting(self) -> None:
+        """Throw-away rows are asked for, or (writer thread) written: they are forgotten some seconds later."""
+        with self._changed:
+            self._forget_at = self._clock() + self.limits.throw_away
+
     def has_room(self) -> bool:
         """Whether the queue takes another row."""
         return self.stats.queued_rows < self.limits.rows and self.stats.queued_bytes < self.limits.bytes
@@ -135,6 +144,7 @@ class Writer:
         """Take nothing more, write what is queued; whether the thread ended within `timeout` seconds. Blocks."""
         with self._changed:
             self._closing = True
+            self._stop_by = self._clock() + timeout / 2
             self._changed.notify()
         return self.finished.wait(timeout)
 
@@ -157,22 +167,41 @@ class Writer:
                 self._changed.wait(limits.group_seconds)
             if 0 < len(self._queue) < limits.group_rows and not self._barriers and not self._closing:
                 self._changed.wait(limits.group_seconds)
-            return not self._closing or self._busy()
+            return not self._closing or self._busy() or self._forget_at is not None
 
     def _busy(self) -> bool:
-        return bool(self._queue or self._barriers)
+        return bool(self._queue or self._barriers or self._forgetting)
 
     def step(self) -> None:
         """One turn: a group of rows, marks and numbers when their time has come, the barriers that are passed."""
         group = self._group()
         if group:
             self._write(group)
+            if any(item.tag == THROW_AWAY_TAG for item in group):
+                self.put_off_forgetting()  # however long ago they were asked for
         now = self._clock()
         if now >= self._next_tick or now < self._next_tick - 10 * self.limits.tick:
             self._next_tick = now + self.limits.tick
             self._commits.tick(now, fold=not self._held)
+        self._forgetting = self._forget(now)
         self._pass_barriers()
         self._call_waiting()
+
+    def _forget(self, now: float) -> bool:
+        """Some of the throw-away rows, when their time has come; whether to go on at once."""
+        at = self._forget_at
+        if at is None or (not self._closing and 0 <= at - now <= self.limits.throw_away):
+            return False
+        after: float | None = None
+        try:
+            if (not self._closing or now < self._stop_by) and self._commits.forget_some():
+                return True
+        except Exception:  # noqa: BLE001  a damaged file may show in any way; tick and writes say so
+            after = None if self._closing else now + min(self.limits.pause, self.limits.throw_away)
+        with self._changed:
+            if self._forget_at == at:  # else somebody has asked for such rows meanwhile
+                self._forget_at = after
+        return False
 
     def _group(self) -> list[Item]:
         """The next items, as many as one update may hold; they stay queued until they are written."""

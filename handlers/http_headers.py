@@ -28,19 +28,23 @@ def plain_options(protocol: str, priority: Priority) -> Options:
 def request_options(headers: Mapping[str, str], protocol: str, priority: Priority = Priority.INTERACTIVE) -> Options:
     """The options that the headers (names in lower case) ask for. Raises Problem 400."""
     wishes, timeout = headers.get("cache-control"), headers.get("request-timeout")
-    if wishes is None and timeout is None:
+    throw_away = headers.get("rowserve-throw-away")
+    if wishes is None and timeout is None and throw_away is None:
         return plain_options(protocol, priority)
     return Options(
         protocol,
         priority,
         None if timeout is None else request_timeout(timeout),
-        NO_WISH if wishes is None else cache_policy(wishes),
+        NO_WISH if wishes is None and throw_away is None else cache_policy(wishes or "", throw_away),
     )
 
 
 @lru_cache(maxsize=256)
-def cache_policy(value: str) -> CachePolicy:
-    """A request's Cache-Control; directives that mean nothing here are passed over. Raises Problem 400."""
+def cache_policy(value: str, throw_away: str | None = None) -> CachePolicy:
+    """A request's Cache-Control, where directives that mean nothing here are passed over, and its Rowserve-Throw-Away.
+    Raises Problem 400."""
+    if throw_away not in (None, "0", "1"):
+        raise Problem(400, f"Rowserve-Throw-Away takes 1 or 0, not {throw_away[:40]!r}")
     wishes: dict[str, str] = {}
     for directive in value.split(","):
         name, _, argument = directive.partition("=")
@@ -50,6 +54,7 @@ def cache_policy(value: str) -> CachePolicy:
         no_cache="no-cache" in wishes,
         only_if_cached="only-if-cached" in wishes,
         max_age=max_age(wishes["max-age"]) if "max-age" in wishes else None,
+        throw_away=throw_away == "1",
     )
 
 

@@ -65,12 +65,16 @@ Item = Rows | Picture | Problem
 
 @dataclass(frozen=True, slots=True)
 class CachePolicy:
-    """What the request's Cache-Control asks for; `max_age` in seconds."""
+    """What the request asks of the cache; `max_age` in seconds.
+
+    `throw_away` rows meet nobody else's, and are forgotten soon after they were last asked for.
+    """
 
     no_store: bool = False
     no_cache: bool = False
     only_if_cached: bool = False
     max_age: float | None = None
+    throw_away: bool = False
 
 
 NO_WISH = CachePolicy()

@@ -19,7 +19,7 @@ from rowserve.handlers.items import Answer, Encoded, ModelFace, Options, Questio
 MOST = 256  # plans of one model
 LONGEST = 2048  # bytes of JSON that are remembered
 # The JSON, and the headers that a question depends on beside it.
-Key = tuple[bytes, str | None, str | None, str | None]
+Key = tuple[bytes, str | None, str | None, str | None, str | None]
 # Name, dtype, shape, and the first byte behind the JSON.
 Place = tuple[str, np.dtype[Any], tuple[int, ...], int]
 
@@ -51,7 +51,8 @@ def plan_key(headers: Mapping[str, str], body: Buffer, length: int) -> Key | Non
     if length > LONGEST:
         return None
     get = headers.get
-    return (bytes(body[:length]), get("cache-control"), get("request-timeout"), get("accept-encoding"))
+    wishes = (get("cache-control"), get("request-timeout"), get("rowserve-throw-away"), get("accept-encoding"))
+    return (bytes(body[:length]), *wishes)
 
 
 def remember(face: ModelFace, key: Key, document: Mapping[str, Any], question: Question[Encoded], size: int) -> None:

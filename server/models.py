@@ -28,7 +28,8 @@ class ServedSignature:
     """One signature as the pipeline needs it.
 
     `cached` rows are looked up and kept; `max_age` (seconds) is the card's time to live, None for ever. `name` is what
-    people call the version, NAME/VERSION.
+    people call the version, NAME/VERSION. Where `throw_away`, keys and
+    batches are those of rows that are forgotten soon.
     """
 
     def __init__(
@@ -40,6 +41,7 @@ class ServedSignature:
         enabled: bool,
         ttl: float | None,
         name: str = "",
+        throw_away: bool = False,
     ) -> None:
         self.signature = signature
         self.inputs = RowLayout(signature.row_inputs)
@@ -50,8 +52,20 @@ class ServedSignature:
         self._cache = cache
         self._description = description
         self._name = name
+        self._throw_away = throw_away
+        self._twin: ServedSignature | None = None
         self._generation = None if signature.static_inputs else self._derive({})
-        self._lane = (signature.name, b"")
+        # A batch keeps all its rows in one generation.
+        self._lane = (signature.name, self._generation.digest if self._generation and throw_away else b"")
+
+    def thrown_away(self) -> ServedSignature:
+        """The same for rows that meet nobody else's and are forgotten soon; each call puts that off."""
+        if self._twin is None:
+            self._twin = ServedSignature(
+                self.signature, self._cache, self._description, enabled=self.cached, ttl=self.max_age, throw_away=True
+            )
+        self._cache.put_off_forgetting()
+        return self._twin
 
     def _derive(self, static: Mapping[str, Array]) -> Generation:
         about = self._description
@@ -61,13 +75,14 @@ class ServedSignature:
             static=static,
             execution=about.execution_of(self.signature.name),
             model=self._name,
+            throw_away=self._throw_away,
         )
 
     def lane(self, rows: Rows) -> tuple[Any, ...]:
         """Rows with the same lane may share a batch: same signature, static inputs and row shapes."""
         if self._generation is not None and self.inputs.row_bytes is not None:
             return self._lane
-        static = self.generation(rows.static).digest if rows.static else b""
+        static = self.generation(rows.static).digest if rows.static else self._lane[1]
         if self.inputs.row_bytes is not None:
             return (self.signature.name, static)
         return (self.signature.name, static, tuple(rows.arrays[spec.name].shape[1:] for spec in self.inputs.specs))

@@ -31,6 +31,7 @@ PATH_PATTERNS = {
 }
 HEADERS = (
     ("Cache-Control", "no-store, no-cache, only-if-cached, max-age=N: what the row cache may do for this request."),
+    ("Rowserve-Throw-Away", "1: these rows meet nobody else's in the row cache, and are forgotten soon."),
     ("Request-Timeout", "Seconds until rows that are not answered get a 504."),
 )
 

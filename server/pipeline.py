@@ -67,8 +67,10 @@ class RowPipeline:
     ) -> Answer | Deferred[Answer]:
         """Answers `items` in their order."""
         began = self._now()
-        served = model.served(signature)
-        keys, aliases = self._keys(served, items) if served.cached and not options.cache.no_store else ([], NONE)
+        served, policy = model.served(signature), options.cache
+        if policy is not NO_WISH and policy.throw_away:
+            served = served.thrown_away()
+        keys, aliases = self._keys(served, items) if served.cached and not policy.no_store else ([], NONE)
         found = self.look_up(served, keys, options) if keys else []
         if found and all(found):  # rows without a single byte go the other way, which ends the same
             spent = self._now() - began
@@ -144,13 +146,14 @@ class RowPipeline:
         self.metrics.batch_rows.observe(len(batch.rows))
         self.metrics.graph_seconds.observe(batch.ran)
         self.metrics.queue_seconds.observe(batch.queued)
-        generation = batch.rows[0].data.source.generation
+        generation: Generation | None = None
         hasty: dict[bytes, Buffer] = {}
         patient: dict[bytes, Buffer] = {}
         for row, outputs in zip(batch.rows, packed, strict=True):
             key = row.data.key
             if key is None or isinstance(outputs, BaseException):
                 continue
+            generation = row.data.source.generation  # of all that are kept: they share a lane
             (patient if row.priority is BULK else hasty)[key] = outputs
         if hasty:
             self.cache.keep(list(hasty), list(hasty.values()), generation)

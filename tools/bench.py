@@ -47,8 +47,8 @@ import click
 @click.option(
     "--throw-away/--keep",
     default=None,
-    help="Whether the server keeps none of the rows, or fills its cache with them.  [default: --throw-away for made-up "
-    "rows that are all new, else --keep]",
+    help="Whether the rows are gone from the server's cache soon after the run, or fill it.  [default: --throw-away "
+    "for made-up rows, --keep for those of --input]",
 )
 @click.option("--json", "as_json", is_flag=True, help="One JSON object instead of the table.")
 @click.option(
@@ -60,13 +60,14 @@ import click
 def bench(**flags: Any) -> None:
     """Send requests for MODEL (NAME or NAME/VERSION) to a running server, and say how fast it was.
 
-    Rows are new unless told otherwise: made up so that no cache has them, or those of --input in turn. Made-up ones
-    pass by the server's cache; all others fill it, and a line says so. With --rate the latency of a request counts from
-    the moment it was due, so a server that falls behind cannot hide it.
+    Rows are new unless told otherwise: made up so that no cache has them, or those of --input in turn. They go through
+    the server's cache; made-up ones are gone from it soon after the run, others fill it, and a line says which.
+    With --rate the latency of a request counts from the moment it was due, so a server that falls behind cannot hide
+    it.
 
     \b
-    rowserve bench digits                                     every row new, and none kept
-    rowserve bench digits --keep                              the same through the cache, which it fills
+    rowserve bench digits                                     every row new: nothing but misses
+    rowserve bench digits --keep                              the same, and the rows stay in the cache
     rowserve bench digits --repeat 1                          after the first second, nothing but hits
     rowserve bench digits --zipf 1 --distinct 100000 --rows 8 --connections 32
     rowserve bench digits --rate 500 --seconds 60 --plot latency.svg

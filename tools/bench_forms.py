@@ -20,8 +20,8 @@ Form = Callable[[Sequence[Piece]], bytes]
 """Rows to a whole request, head and body."""
 Headers = Mapping[str, str]
 NO_WISH: Headers = {}
-THROW_AWAY: Headers = {"Cache-Control": "no-store"}
-"""Rows that were sent so are neither looked up nor kept, so there is nothing to clear away, even after a kill."""
+THROW_AWAY: Headers = {"Rowserve-Throw-Away": "1"}
+"""The server forgets rows that were sent so by itself, also when this process is killed."""
 BOUNDARY = "rowserve-bench-5d1c7a90f2"
 
 

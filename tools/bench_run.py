@@ -41,7 +41,7 @@ ALL_ANSWERED, SOME_FAILED, NOT_STARTED = 0, 1, 2
 TOLD_SECONDS = 0.25
 POOL_SEED = 1
 META_SECONDS = 30
-KEPT_NOWHERE = "rows pass by the cache: none is looked up or kept (--keep sends them through it)"
+THROWN_AWAY = "its rows are gone from the server's cache some seconds after it ends"
 FILLS = "this fills the server's cache: the rows stay there until they are evicted or purged"
 
 
@@ -69,10 +69,11 @@ def run(
         raise Refused("--protocol images needs pictures: name a folder with --input")
     known = place is not None and protocol != "open-inference"
     inputs = [] if known else inputs_of(metadata(host, port, authority, path))
-    wishes = wishes_of(throw_away, place, **wanted)
+    throw_away = place is None if throw_away is None else throw_away
+    wishes = THROW_AWAY if throw_away else NO_WISH
     form = form_of(protocol, authority, path, inputs, rows, wishes)
     requests = requests_of(form, rows_of(protocol, place, inputs, **wanted), rows)
-    click.echo(f"rowserve: {KEPT_NOWHERE if wishes else FILLS}", err=True)
+    click.echo(f"rowserve: {THROWN_AWAY if throw_away else FILLS}", err=True)
     reactor_run = ReactorRun()
     load = Load(reactor_run.reactor, requests, seconds, rate)
     reactor_run.on_signal = load.stop
@@ -130,19 +131,6 @@ def metadata(host: str, port: int, authority: str, path: str) -> Any:
     except (orjson.JSONDecodeError, KeyError, AttributeError):
         told = "no metadata of the Open Inference Protocol"
     raise Refused(f"http://{authority}/v2/models/{path}: {answer.status}, {told}")
-
-
-def wishes_of(
-    throw_away: bool | None, place: str | None, repeat: float | None, zipf: float | None, distinct: int
-) -> Headers:
-    """The headers that keep rows out of the cache, or none. Made-up rows that never come again are thrown away unless
-    told otherwise. Raises Refused where rows are to be hits and not to be kept."""
-    again = bool(repeat) or zipf is not None
-    if throw_away and again:
-        raise Refused("--throw-away: rows that --repeat or --zipf send again can be hits only where they are kept")
-    if throw_away is None:
-        throw_away = place is None and not again
-    return THROW_AWAY if throw_away else NO_WISH
 
 
 def form_of(

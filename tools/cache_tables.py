@@ -14,7 +14,7 @@ from typing import Any
 
 import click
 
-from rowserve.cache import admin
+from rowserve.cache import admin, integrity
 from rowserve.cache.errors import CacheError
 from rowserve.cache.opening import Opened
 from rowserve.cache.resizing import resize
@@ -103,7 +103,7 @@ def print_verify(cache_folder: Path | None, config: Path | None, drop: bool, as_
     """The damaged pages, or else records; the exit status."""
     made = settings(config, cache_folder)
     with refusing():
-        fault = admin.verify_pages(folder_of(made))
+        fault = integrity.verify_pages(folder_of(made))
     if fault:
         click.echo(json.dumps({"pages": fault}) if as_json else f"{fault}\n{SET_ASIDE}")
         return DAMAGED

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 
 from rowserve.cache import layout, record
+from rowserve.cache.books import served_names
 from rowserve.cache.errors import StoreFailed
 from rowserve.cache.record import Kind, Stamp
-from rowserve.cache.row_cache import MOST_GENERATIONS, MOST_NOTED, RowCache, served_names
+from rowserve.cache.row_cache import MOST_GENERATIONS, MOST_NOTED, RowCache
 from rowserve.graphs.signature import Signature, TensorSpec
 from tests.cache.stepping import START, SteppedCache, key
 from tests.cache.test_writer import faulty

@@ -44,6 +44,18 @@ def test_cache_control(value: str, policy: CachePolicy):
     assert request_options({"cache-control": value}, "images").cache == policy
 
 
+def test_throw_away():
+    assert request_options({"rowserve-throw-away": "1"}, "images").cache == CachePolicy(throw_away=True)
+    both = {"rowserve-throw-away": "1", "cache-control": "no-cache"}
+    assert request_options(both, "images").cache == CachePolicy(no_cache=True, throw_away=True)
+    assert request_options({"rowserve-throw-away": "0"}, "images").cache == CachePolicy()
+    for wrong in ("yes", "", "tenant", "2"):
+        with pytest.raises(Problem) as caught:
+            request_options({"rowserve-throw-away": wrong}, "images")
+        assert caught.value.status == 400
+        assert "Rowserve-Throw-Away" in caught.value.detail
+
+
 @pytest.mark.parametrize(
     "value", ["max-age", "max-age=", "max-age=-1", "max-age=1.5", "max-age=soon", "max-age=\u0661"]
 )

@@ -86,7 +86,14 @@ def test_what_was_read_once_is_not_read_again(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "headers", [{"cache-control": "no-store"}, {"request-timeout": "3"}, {"accept-encoding": "gzip"}], ids=str
+    "headers",
+    [
+        {"cache-control": "no-store"},
+        {"request-timeout": "3"},
+        {"rowserve-throw-away": "1"},
+        {"accept-encoding": "gzip"},
+    ],
+    ids=str,
 )
 def test_the_headers_count_too(headers):
     model = face(X)

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.internet.defer import CancelledError
 
+from rowserve.cache import admin, layout
 from rowserve.cache.keys import Generation
 from rowserve.cache.row_cache import RowCache
 from rowserve.graphs.errors import CannotLoad, GraphFailed, RowBroken
@@ -367,6 +368,42 @@ def test_only_if_cached_finds_a_picture_by_its_pixels(bench):
     assert isinstance(missing.failure, Problem)
     assert missing.failure.status == 504
     assert bench.session.batches == [1]
+
+
+def test_throw_away_rows_meet_their_own_kind_alone_and_are_forgotten_alone():
+    threads: list[Any] = []
+    wall = [1000.0]
+    cache = RowCache(new_store(), clock=lambda: wall[0], start_thread=threads.append)
+    bench = PipelineBench(cache=cache)
+    bench.ask(number_rows(0))  # the graph is busy: the others wait together
+    asked = [bench.ask(number_rows(7), throw_away=each) for each in (True, False, True)]
+    bench.run()
+    assert [one.outcomes for one in asked] == [["computed"], ["computed"], ["collapsed"]]
+    assert bench.session.batches == [1, 1, 1]  # a batch keeps its rows in one generation
+    assert bench.ask(number_rows(7), throw_away=True).at_once
+    upload = Picture(b"8", NumberPicture())
+    assert bench.answer(upload).outcomes == ["computed"]
+    assert bench.answer(upload, throw_away=True).outcomes == ["computed"]
+    assert bench.ask(upload, throw_away=True).at_once
+    writer = threads[0].__self__
+    for seconds in (0, 11, 0):
+        wall[0] += seconds
+        writer.step()
+    assert bench.answer(number_rows(0, 7, 8)).outcomes == ["hit"] * 3
+    assert bench.answer(number_rows(7), upload, throw_away=True).outcomes == ["computed"] * 2
+
+
+def test_a_row_that_is_not_kept_takes_no_generation_from_those_in_its_batch():
+    store = new_store()
+    threads: list[Any] = []
+    bench = PipelineBench(cache=RowCache(store, start_thread=threads.append))
+    bench.ask(number_rows(0), no_store=True)
+    asked = [bench.ask(number_rows(number), no_store=number == 1, throw_away=True) for number in (1, 2)]
+    bench.run()
+    assert [one.outcomes for one in asked] == [["bypassed"], ["computed"]]
+    assert bench.session.batches == [1, 2]
+    threads[0].__self__.step()
+    assert admin.stat(store).generations == {layout.THROW_AWAY_TAG.hex(): 1}
 
 
 def test_max_age_and_the_cards_ttl_bound_the_age_of_a_hit():

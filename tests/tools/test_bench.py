@@ -5,6 +5,8 @@ from __future__ import annotations
 import io
 import json
 import re
+import time
+from collections.abc import Callable
 from urllib.request import urlopen
 
 import multipart
@@ -14,7 +16,7 @@ from click.testing import CliRunner
 from rowserve.tools.bench_forms import BOUNDARY, address, upload_form
 from rowserve.tools.cli import main
 from rowserve.tools.options import Refused
-from tests.tools.processes import REAL, arithmetic_model, one_line, rows, rowserve, server
+from tests.tools.processes import REAL, SERVING, arithmetic_model, one_line, rows, rowserve, server, started
 
 
 @pytest.fixture(scope="module")
@@ -51,21 +53,57 @@ def kept(running: str) -> int:
     return int(float(found[1]))
 
 
-@pytest.mark.parametrize("protocol", ["open-inference", "rows"])
-def test_made_up_rows_leave_nothing_in_the_cache_unless_they_are_to_be_kept(running, protocol):
+def until_kept(running: str, wanted: Callable[[int], bool]) -> None:
+    """Asks until the rows in the server's cache are as wanted."""
+    end = time.monotonic() + 60  # a hang is a failure
+    while not wanted(kept(running)):
+        assert time.monotonic() < end, kept(running)
+        time.sleep(0.1)
+
+
+def test_rows_to_be_kept_stay(running):
     before = kept(running)
-    found = bench(running, "--protocol", protocol, says="pass by the cache")
-    assert found["rows"] == {"bypassed": found["requests"]}
-    assert kept(running) == before
-    found = bench(running, "--protocol", protocol, "--keep", says="fills the server's cache")
+    found = bench(running, "--keep", says="fills the server's cache")
     assert kept(running) == before + found["requests"]
 
 
-def test_repeated_rows_become_hits_again_in_the_next_run(running):
-    first = bench(running, "--repeat", "1", "--distinct", "5")
+@pytest.mark.parametrize("protocol", ["open-inference", "rows"])
+def test_made_up_rows_are_hits_and_then_none_is_left_even_when_the_bench_is_killed(running, protocol):
+    before = kept(running)
+    short = ("--repeat", "0.9", "--distinct", "20", "--protocol", protocol)
+    found = bench(running, *short, says="are gone from the server's cache some seconds after")
+    assert found["rows"]["hit"] > found["rows"]["computed"] > 0
+    there = kept(running)
+    assert there > before
+    with started("bench", "sums", "--server", running, "--seconds", "60", *short, program=REAL) as killed:
+        until_kept(running, lambda now: now > there)
+        killed.kill()
+    until_kept(running, lambda now: now == before)
+
+
+def test_a_server_that_was_killed_forgets_them_when_it_starts_again(tmp_path):
+    cache = ("--cache", str(tmp_path / "cache"), "--cache-size", "64MiB")
+    serve = ("serve", "--listen", "127.0.0.1:0", "--model", f"sums={arithmetic_model(tmp_path / 'sums')}", *cache)
+    with started(*serve) as process:
+        assert process.stderr is not None
+        address = next(found[1] for line in process.stderr if (found := SERVING.search(line.decode())))
+        bench(address, "--rows", "3", "--keep", "--rate", "20")
+        to_stay = kept(address)
+        bench(address, "--repeat", "0.9")
+        assert kept(address) > to_stay
+        process.kill()
+    with server(*serve[3:]) as address:
+        until_kept(address, lambda now: now == to_stay)
+        bench(address)
+    report = rowserve("cache", "stat", "--json", *cache[:2], program=REAL)
+    assert json.loads(report.stdout)["rows"] == to_stay  # forgotten when it stopped, too
+
+
+def test_repeated_rows_that_are_kept_become_hits_again_in_the_next_run(running):
+    first = bench(running, "--keep", "--repeat", "1", "--distinct", "5")
     assert first["rows"]["computed"] <= 5
     assert first["rows"].keys() <= {"hit", "computed", "collapsed"}
-    assert bench(running, "--zipf", "1", "--distinct", "5")["rows"].keys() == {"hit"}
+    assert bench(running, "--keep", "--zipf", "1", "--distinct", "5")["rows"].keys() == {"hit"}
 
 
 def test_rows_of_a_file_come_in_turn_at_a_rate(running, tmp_path):
@@ -100,7 +138,6 @@ def test_pictures_that_are_refused_are_told_by_status(running, tmp_path):
         (["--server", "http://127.0.0.1:1"], "is it running"),
         (["--repeat", "0.5", "--zipf", "1", "--protocol", "rows", "--input", __file__], "one of them"),
         (["--protocol", "images"], "--input"),
-        (["--throw-away", "--repeat", "1", "--protocol", "rows", "--input", __file__], "only where they are kept"),
         (["--plot", "latency.gif"], ".svg"),
         (["--repeat", "1.5"], "--repeat"),
         (["--rows", "0"], "--rows"),
