@@ -1,0 +1,91 @@
+"""What decoding a large flat picture takes at its peak, by format: bytes a pixel above the process before, and after.
+
+Each picture is decoded in a process of its own. VmHWM is the kernel's own record of the peak; writing 5 to
+/proc/self/clear_refs sets it back (proc(5)).
+"""
+
+from __future__ import annotations
+
+import gc
+import io
+import json
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from benchmarks.table import Figure, emit
+
+SIDE, QUICK_SIDE = 7000, 2000
+ROW = (224, 224, 3)
+MIB = 1 << 20
+# How each is saved, and what it may take; None where nothing is promised.
+FORMATS: dict[str, tuple[str, dict[str, Any], float | None]] = {
+    "PNG, RGB": ("RGB", {"format": "PNG", "compress_level": 1}, 4.0),
+    "PNG, RGBA": ("RGBA", {"format": "PNG", "compress_level": 1}, 4.0),
+    "PNG, palette": ("P", {"format": "PNG", "compress_level": 1}, 4.0),
+    "PNG, grey": ("L", {"format": "PNG", "compress_level": 1}, 4.0),
+    "JPEG": ("RGB", {"format": "JPEG"}, 4.0),
+    "JPEG, progressive": ("RGB", {"format": "JPEG", "progressive": True, "subsampling": 0}, None),
+    "GIF": ("P", {"format": "GIF"}, 4.0),
+    "BMP": ("RGB", {"format": "BMP"}, 4.0),
+    "WebP": ("RGB", {"format": "WEBP", "method": 0}, None),
+}
+
+
+def figures(quick: bool) -> Iterator[Figure]:
+    """One a format."""
+    side = QUICK_SIDE if quick else SIDE
+    with tempfile.TemporaryDirectory() as folder:
+        for name, (mode, how, wanted) in FORMATS.items():
+            file = Path(folder, "picture")
+            file.write_bytes(picture(side, mode, how))
+            command = [sys.executable, "-m", "benchmarks.picture_memory", str(file)]
+            told = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+            pixels = side * side
+            what = f"decoding a flat {name} of {pixels / 1e6:.0f} Mpixel: peak"
+            detail = f"{told['peak'] / MIB:,.0f} MiB at the peak, {told['after'] / MIB:,.0f} MiB afterwards"
+            yield Figure(what, told["peak"] / pixels, " B a pixel", wanted, detail)
+
+
+def picture(side: int, mode: str, how: dict[str, Any]) -> bytes:
+    """A file."""
+    from PIL import Image
+
+    made = io.BytesIO()
+    Image.new(mode, (side, side), 1 if mode in "PL" else (90, 120, 30, 128)[: len(mode)]).save(made, **how)
+    return made.getvalue()
+
+
+def decoded(file: Path) -> dict[str, int]:
+    """In the child: what it takes, in bytes."""
+    from rowserve.graphs.signature import Signature, TensorSpec
+    from rowserve.handlers.picture_settings import PictureCard
+    from rowserve.handlers.pictures import picture_decoders
+
+    spec = TensorSpec("images", "uint8", ROW)
+    decoder: Any = picture_decoders(PictureCard(), {"": Signature("", (spec,), ())}, 50_000_000)[""]
+    decoder.decode(picture(64, "RGB", {"format": "PNG"}))
+    upload = file.read_bytes()
+    gc.collect()
+    Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
+    before = status("VmRSS")
+    decoder.decode(upload)
+    peak = status("VmHWM")
+    gc.collect()
+    return {"peak": peak - before, "after": status("VmRSS") - before}
+
+
+def status(name: str) -> int:
+    """A line of /proc/self/status, in bytes."""
+    lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{name}:"))
+
+
+if __name__ == "__main__":
+    if sys.argv[1:2] and not sys.argv[1].startswith("--"):
+        print(json.dumps(decoded(Path(sys.argv[1]))))
+    else:
+        emit(figures)
