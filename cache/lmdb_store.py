@@ -159,7 +159,7 @@ class LmdbStore:
         """The file only ever grows. Raises StoreDamaged where it was cut: to touch its map would end the process."""
         if size < self._bytes:
             file = self._folder / DATA
-            self._give_up(f"{file} was cut from {self._bytes} to {size} bytes; restart for a new one")
+            self.give_up(f"{file} was cut from {self._bytes} to {size} bytes; restart for a new one")
             raise StoreDamaged(self.damaged)
         self._bytes = size
 
@@ -169,16 +169,16 @@ class LmdbStore:
             with failures():
                 yield
         except StoreDamaged as error:
-            self._give_up(str(error))
+            self.give_up(str(error))
             raise
 
     def note(self, error: Exception) -> None:
         """See store.Store."""
         if isinstance(error, DAMAGE):
-            self._give_up(f"{self._folder / DATA} is damaged: {error}; restart for a new one")
+            self.give_up(f"{self._folder / DATA} is damaged: {error}; restart for a new one")
 
-    def _give_up(self, why: str) -> None:
-        """Nothing is read or written any more: who steps on damage may end the process, or spread it."""
+    def give_up(self, why: str) -> None:
+        """See store.Store. Who steps on damage may end the process, or spread it."""
         if not self.damaged:
             self.damaged = why
             self._begin = self._refuse

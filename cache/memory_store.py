@@ -98,6 +98,9 @@ class MemoryStore:
             raise StoreFailed("the store is closed")
         return self._state
 
+    def give_up(self, why: str) -> None:
+        """See store.Store."""
+
     def note(self, error: Exception) -> None:
         """See store.Store."""
 

@@ -18,12 +18,13 @@ from xxhash import xxh3_64_digest, xxh3_64_intdigest
 from rowserve.cache import stats as states
 from rowserve.cache.books import generation_name, read_document, read_pieces, served_names
 from rowserve.cache.commits import Limits
-from rowserve.cache.errors import StoreFailed
+from rowserve.cache.errors import StoreDamaged, StoreFailed
 from rowserve.cache.keys import SECRET_BYTES, TAG_BYTES, Generation, array_content
 from rowserve.cache.keys import generation as make_generation
 from rowserve.cache.layout import THROW_AWAY_TAG, document_key
 from rowserve.cache.record import HEADER_BYTES, Kind, created_bytes, unseal, unseal_any
 from rowserve.cache.stats import CacheStats
+from rowserve.cache.store import Nothing
 from rowserve.cache.writer import Writer
 from rowserve.graphs.rows import Array, Buffer
 
@@ -32,8 +33,7 @@ if TYPE_CHECKING:
     from rowserve.graphs.signature import Signature
 
 MOST_NOTED = 8192
-# A generation's document keeps so many of the names that it was served under.
-MOST_NAMES = 4
+MOST_NAMES = 4  # that a generation was served under
 MOST_GENERATIONS = 256
 ROW = int(Kind.ROW)
 NO_TAG = bytes(TAG_BYTES)
@@ -223,6 +223,17 @@ class RowCache:
         self.stats.errors += 1
         self.stats.become(states.FAILING, str(error))
 
+    def found_damaged(self, why: str) -> None:
+        """Somebody has looked at the file: nothing of it is read or written any more."""
+        if self._store is not None:
+            self._store.give_up(why)
+            self._failed(StoreDamaged(why))
+
+    def forget(self, key: bytes) -> None:
+        """Somebody has found this record damaged: it is deleted if it still is."""
+        if self._writer is not None:
+            self._writer.forget(key)
+
     def keep(self, keys: Sequence[bytes], packed: Sequence[Buffer], generation: Generation | None = None) -> int:
         """Queue answers to be written; how many were taken. Never blocks; the rest is dropped and counted."""
         return self._keep(Kind.ROW, keys, packed, generation)
@@ -287,13 +298,3 @@ class RowCache:
         self.stats.state, self.stats.why = states.OFF, "closed"
         store.close()
         self._on_close()
-
-
-class Nothing:
-    """What a cache that is off reads by."""
-
-    def get(self, key: bytes) -> None:
-        """Nothing is there."""
-
-    def abort(self) -> None:
-        """Nothing was begun."""

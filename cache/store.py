@@ -73,6 +73,9 @@ class Store(Protocol):
     errors: tuple[type[Exception], ...]
     damaged: str
 
+    def give_up(self, why: str) -> None:
+        """The file is damaged: it is used no more."""
+
     def note(self, error: Exception) -> None:
         """A Reader has raised this one of `errors`: it may show that the file is damaged."""
 
@@ -102,3 +105,13 @@ class Store(Protocol):
 
     def close(self) -> None:
         """Let go of the file; once is enough, twice does no harm."""
+
+
+class Nothing:
+    """What a cache that is off reads by."""
+
+    def get(self, key: bytes) -> None:
+        """Nothing is there."""
+
+    def abort(self) -> None:
+        """Nothing was begun."""

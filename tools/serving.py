@@ -16,12 +16,15 @@ from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.error import CannotListenError
 from twisted.python.failure import Failure
 
+from rowserve.cache import stats as states
+from rowserve.cache.background_walk import BackgroundWalk
+from rowserve.cache.integrity import ROWS
 from rowserve.server.accepting import ApiPort, Reserve
 from rowserve.server.address import NATIVE, Address
 from rowserve.server.admission import Admission, default_connections, descriptors
 from rowserve.server.assembly import Assembly
 from rowserve.server.card import BadSettings
-from rowserve.server.config import Config, listening
+from rowserve.server.config import Config, cache_folder, listening
 from rowserve.server.discovery import ModelSource, discover
 from rowserve.server.lifecycle import Connections, Lifecycle, Port
 from rowserve.server.limits import Limits
@@ -86,6 +89,7 @@ class Server:
         self._doors: list[Connections] = []
         self._urls: list[str] = []
         self._left: Deferred[int] = Deferred()
+        self._walk: BackgroundWalk | None = None
 
     async def serve(self, sources: list[ModelSource], addresses: list[Address], grpc: Address | None) -> int:
         """Listens, loads, and serves: the exit status."""
@@ -163,6 +167,7 @@ class Server:
         if not ready:  # and each of them has had its line in the log
             self._leave(NOT_STARTED)
             return
+        self._watch_cache()
         # What the models are made of lives as long as the server: a full collection need not walk it each time.
         gc.collect()
         gc.freeze()
@@ -196,13 +201,27 @@ class Server:
         self._assembly.cache.sync(synced)
         return done
 
+    def _watch_cache(self) -> None:
+        """Has the cache file looked at now and then, for damage."""
+        cache = self._assembly.cache
+        if cache.stats.state == states.OK:
+            rows = cache_folder(self._config.cache) / ROWS
+            self._walk = BackgroundWalk(rows, cache.found_damaged, cache.forget, self._reactor.callFromThread)
+            self._assembly.start_thread(self._walk.run)
+
     def flush(self) -> None:
         """Writes what is kept; blocking."""
+        self._stop_walk()
         self._assembly.cache.close(1.0)
 
     def close(self) -> None:
         """Ends all threads; blocking."""
+        self._stop_walk()
         self._assembly.close()
+
+    def _stop_walk(self) -> None:
+        if self._walk is not None:
+            self._walk.stop()
 
 
 def limits(config: Config) -> Limits:

@@ -1,0 +1,78 @@
+"""Looks for damage in the cache file before it is stepped on. A thread of its own, which waits for a child process."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import threading
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from rowserve.cache import integrity, walk
+from rowserve.cache.errors import CacheRefused
+
+# After a start, which has enough to do; then each day.
+FIRST_SECONDS = 30.0
+EVERY_SECONDS = 86400.0
+Call = Callable[[], None]
+
+
+class BackgroundWalk:
+    """Walks the file in the folder `rows`: all pages, the free list, then each record's checksum.
+
+    `damaged` is told why the file must not be used any more, `forget` the keys of single records that are damaged, both
+    by `call_in_reactor`. A walk that could not be made is made another day.
+    """
+
+    def __init__(
+        self,
+        rows: Path,
+        damaged: Callable[[str], None],
+        forget: Callable[[bytes], None],
+        call_in_reactor: Callable[[Call], None],
+        first: float = FIRST_SECONDS,
+        every: float = EVERY_SECONDS,
+        command: Sequence[str] | None = None,
+    ) -> None:
+        self._rows = rows
+        self._damaged = damaged
+        self._forget = forget
+        self._call_in_reactor = call_in_reactor
+        self._first, self._every = first, every
+        self._command = command or integrity.walk_command(rows, walk.BESIDE)
+        self._stopped = threading.Event()
+        self._lock = threading.Lock()
+        self._child: subprocess.Popen[bytes] | None = None
+
+    def run(self) -> None:
+        """The thread; it ends with `stop`, or when the file is found damaged."""
+        pause = self._first
+        while not self._stopped.wait(pause) and self._walk():
+            pause = self._every
+
+    def stop(self) -> None:
+        """From any thread: a walk that runs is given up."""
+        with self._lock:
+            self._stopped.set()
+            if self._child is not None:
+                self._child.kill()
+
+    def _walk(self) -> bool:
+        """Whether another may follow."""
+        pipe = subprocess.PIPE
+        with self._lock:
+            if self._stopped.is_set():
+                return False
+            self._child = subprocess.Popen(self._command, stdin=subprocess.DEVNULL, stdout=pipe, stderr=pipe)
+        said, fault = self._child.communicate()
+        if self._stopped.is_set() or self._child.returncode == integrity.UNREAD:
+            return True
+        try:
+            integrity.walked(self._rows, self._child.returncode, fault.decode(errors="replace"))
+        except CacheRefused as refused:
+            why = f"{refused}; restart to begin a new one"
+            self._call_in_reactor(lambda: self._damaged(why))
+            return False
+        for key in map(bytes.fromhex, json.loads(said)["damaged"]):
+            self._call_in_reactor(lambda key=key: self._forget(key))  # type: ignore[misc]
+        return True

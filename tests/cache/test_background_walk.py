@@ -1,0 +1,116 @@
+"""The walk that looks for damage while a cache is in use."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+from rowserve.cache.background_walk import BackgroundWalk
+from tests.cache.stepping import MIB, SteppedCache, key
+
+BODY = bytes(range(250)) * 16
+
+
+class Walked:
+    """A walk of a folder, and what it told; each pause is over at once, until `rounds` walks were made."""
+
+    def __init__(self, rows: Path, program: str = "", rounds: int = 1) -> None:
+        self.told: list[str] = []
+        self.forgotten: list[bytes] = []
+        command = [sys.executable, "-c", program] if program else None
+        self.walk = BackgroundWalk(
+            rows, self.told.append, self.forgotten.append, lambda call: call(), first=0.0, every=0.0, command=command
+        )
+        real: Callable[[], bool] = self.walk._walk
+        left = [rounds]
+
+        def walk() -> bool:
+            left[0] -= 1
+            return real() and left[0] > 0
+
+        self.walk._walk = walk  # type: ignore[method-assign]
+        self.walk.run()
+
+
+def filled(folder: Path) -> SteppedCache:
+    stepped = SteppedCache(folder, 8 * MIB)
+    stepped.cache.keep([key(i) for i in range(50)], [BODY] * 50)
+    stepped.settle()
+    return stepped
+
+
+def test_a_good_file_is_walked_beside_its_users_and_nothing_is_told(tmp_path):
+    stepped = filled(tmp_path)
+    walked = Walked(tmp_path / "rows", rounds=2)
+    assert (walked.told, walked.forgotten) == ([], [])
+    stepped.close()
+
+
+def test_a_damaged_record_is_forgotten(tmp_path):
+    stepped = filled(tmp_path)
+    data = tmp_path / "rows" / "data.mdb"
+    at = data.read_bytes().index(BODY)
+    with data.open("r+b") as file:
+        file.seek(at)
+        file.write(b"?")
+    walked = Walked(tmp_path / "rows")
+    assert len(walked.forgotten) == 1
+    assert walked.told == []
+    stepped.cache.forget(walked.forgotten[0])
+    stepped.settle()
+    assert stepped.cache.lookup(walked.forgotten) == [None]
+    assert Walked(tmp_path / "rows").forgotten == []
+    stepped.close()
+
+
+def test_damage_ends_the_use_of_the_file_and_the_next_start_sets_it_aside(tmp_path):
+    stepped = filled(tmp_path)
+    walked = Walked(tmp_path / "rows", "import sys; sys.exit('a page is used twice')", rounds=5)
+    (why,) = walked.told  # and no other walk follows
+    assert "data.mdb is damaged: a page is used twice" in why
+    stepped.cache.found_damaged(why)
+    assert stepped.cache.lookup([key(1)]) == [None]
+    assert stepped.stats.state == "failing"
+    stepped.close()
+    again = SteppedCache(tmp_path, 8 * MIB)
+    assert "set aside" in again.lines[0]
+    again.close()
+
+
+def test_a_child_that_dies_tells_of_damage(tmp_path):
+    walked = Walked(tmp_path, "import os; os.kill(os.getpid(), 11)")
+    assert "reading it ends with signal 11" in walked.told[0]
+
+
+def test_a_file_that_cannot_be_read_is_walked_another_day(tmp_path):
+    note = tmp_path / "walks"
+    walked = Walked(tmp_path, f"import sys; open({str(note)!r}, 'a').write('x'); sys.exit(2)", rounds=3)
+    assert (walked.told, note.read_text()) == ([], "xxx")
+
+
+def test_what_a_child_says_is_told_for_each_key(tmp_path):
+    said = json.dumps({"checked": 3, "damaged": [key(1).hex(), key(2).hex()]})
+    assert Walked(tmp_path, f"print({said!r})").forgotten == [key(1), key(2)]
+
+
+def test_a_stop_ends_a_walk_that_runs_and_one_that_waits(tmp_path):
+    fifo = tmp_path / "fifo"
+    os.mkfifo(fifo)
+    program = f"import signal; open({str(fifo)!r}, 'w').close(); signal.pause()"
+    told: list[str] = []
+    for first in (0.0, 1000.0):
+        walk = BackgroundWalk(
+            tmp_path, told.append, lambda key: None, lambda call: call(), first, 1000.0, [sys.executable, "-c", program]
+        )
+        thread = threading.Thread(target=walk.run, daemon=True)
+        thread.start()
+        if not first:
+            fifo.read_text()  # until the child is there
+        walk.stop()
+        thread.join(60)
+        assert not thread.is_alive()
+    assert told == []
