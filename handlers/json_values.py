@@ -50,12 +50,11 @@ def without_bom(text: Buffer) -> Buffer:
 
 def read_json(text: Buffer) -> Any:
     """The value of a JSON text; NaN and Infinity come through as floats. Raises Problem 400."""
+    text = without_bom(text)
     try:
         return orjson.loads(text)
     except orjson.JSONDecodeError as error:
         strict = error
-    if text[: len(BOM)] == BOM:
-        return read_json(text[len(BOM) :])
     try:
         return json.loads(bytes(text).decode(), parse_float=finite)
     except (

@@ -110,9 +110,9 @@ def read_object(text: Buffer) -> dict[str, Any]:
 
 def read_whole(text: Buffer) -> Any:
     """The value that is all of the text. Raises Problem 400."""
-    text = without_bom(text)
     if len(text) <= PIECE:
         return read_json(text)
+    text = without_bom(text)
     value, end = read_pieces(text)
     if skip_blank(text, end) != len(text):
         raise invalid(f"not JSON: unexpected character at offset {end}")

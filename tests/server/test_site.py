@@ -434,3 +434,11 @@ def test_a_byte_order_mark_before_json_is_skipped(path, body, headers, padding):
     plain = Server().request("POST", path, body, **headers)
     marked = Server().request("POST", path, b"\xef\xbb\xbf" + body, **headers)
     assert (marked.status, marked.body) == (200, plain.body)
+
+
+@pytest.mark.parametrize("marks", [2, 20_000])
+def test_more_byte_order_marks_than_one_are_no_json(marks):
+    for path, body in (("/v2/models/m/infer", INFER), ("/rows/m", b"[1.0, 2.0]\n"), ("/v1/models/m:predict", PREDICT)):
+        reply = Server().request("POST", path, b"\xef\xbb\xbf" * marks + body)
+        status = reply.json["error"]["status"] if path == "/rows/m" else reply.status
+        assert status == 400, path
