@@ -70,6 +70,7 @@ class BackgroundWalk:
         try:
             integrity.walked(self._rows, self._child.returncode, fault.decode(errors="replace"))
         except CacheRefused as refused:
+            integrity.leave_mark(self._rows, str(refused))  # now: who has noted it only in memory may be killed
             why = f"{refused}; restart to begin a new one"
             self._call_in_reactor(lambda: self._damaged(why))
             return False

@@ -12,12 +12,13 @@ from pathlib import Path
 
 from rowserve.cache import integrity, secret
 from rowserve.cache import stats as states
-from rowserve.cache.books import About, Books, read_about
+from rowserve.cache.books import ABOUT, About, Books, read_about, read_document
 from rowserve.cache.commits import Limits
 from rowserve.cache.errors import CacheError, CacheRefused
 from rowserve.cache.eviction import LEAST_SIZE, MAP_OVER_CAP
 from rowserve.cache.integrity import Claim
 from rowserve.cache.keys import secret_mark
+from rowserve.cache.layout import document_key
 from rowserve.cache.meta_page import Meta
 from rowserve.cache.row_cache import Call, RowCache, start_daemon
 from rowserve.cache.stats import CacheStats
@@ -64,6 +65,10 @@ def open_cache(
         on_close=opened.close,
         read_only=opened.read_only,
     )
+
+
+class AboutLost(CacheRefused):
+    """The file is a cache, but its own description is damaged."""
 
 
 class Opened:
@@ -124,6 +129,12 @@ class Opened:
         store = open_store(self.rows, map_size, self.read_only)
         try:
             self.about = self._agree(store, cap)
+        except AboutLost as lost:
+            store.close()
+            integrity.leave_mark(self.rows, str(lost))
+            if self.claim is None or not self.claim.alone:
+                raise
+            return self._open(size, alone)  # which finds the mark, and sets the file aside
         except BaseException:
             store.close()
             raise
@@ -153,6 +164,10 @@ class Opened:
         with store.view() as view:
             about = read_about(view)
             new = about is None and view.last(b"", b"\xff" * 64) is None
+            there = view.get(document_key(ABOUT)) is not None
+            lost = there and read_document(view, ABOUT) is None  # one that only reads strangely is another version's
+        if lost:
+            raise AboutLost(f"what {self.rows} says of itself is damaged")
         if about is None:
             if not new or self.claim is None or not self.claim.alone:
                 raise CacheRefused(f"{self.rows} does not say what it is")

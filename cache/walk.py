@@ -103,6 +103,8 @@ def check_records(folder: str) -> dict[str, Any]:
         found = verify(store)
     finally:
         store.close()
+    if ABOUT.hex() in found.damaged:
+        raise Damaged("what the file says of itself does not check")
     return {"checked": found.checked, "damaged": found.damaged[:MOST_NAMED]}
 
 

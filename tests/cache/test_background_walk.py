@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from rowserve.cache.background_walk import BackgroundWalk
+from rowserve.cache.integrity import mark_left
 from tests.cache.stepping import MIB, SteppedCache, key
 
 BODY = bytes(range(250)) * 16
@@ -72,6 +73,7 @@ def test_damage_ends_the_use_of_the_file_and_the_next_start_sets_it_aside(tmp_pa
     walked = Walked(tmp_path / "rows", "import sys; sys.exit('a page is used twice')", rounds=5)
     (why,) = walked.told  # and no other walk follows
     assert "data.mdb is damaged: a page is used twice" in why
+    assert "a page is used twice" in mark_left(tmp_path / "rows")  # at once, whatever becomes of this process
     stepped.cache.found_damaged(why)
     assert stepped.cache.lookup([key(1)]) == [None]
     assert stepped.stats.state == "failing"
@@ -79,6 +81,44 @@ def test_damage_ends_the_use_of_the_file_and_the_next_start_sets_it_aside(tmp_pa
     again = SteppedCache(tmp_path, 8 * MIB)
     assert "set aside" in again.lines[0]
     again.close()
+
+
+def test_a_damaged_description_is_never_deleted_but_ends_the_use_of_the_file(tmp_path):
+    stepped = filled(tmp_path)
+    tear_about(tmp_path)
+    walked = Walked(tmp_path / "rows")
+    assert walked.forgotten == []
+    assert "what the file says of itself does not check" in walked.told[0]
+    stepped.close()
+
+
+def test_a_damaged_description_fails_no_start(tmp_path):
+    filled(tmp_path).close()
+    tear_about(tmp_path)
+    again = SteppedCache(tmp_path, 8 * MIB)
+    assert again.stats.state == "ok"
+    assert "set aside" in again.lines[0]
+    again.cache.keep([key(1)], [BODY])
+    again.settle()
+    again.close()
+    after = SteppedCache(tmp_path, 8 * MIB)
+    assert after.lines == []
+    assert after.cache.lookup([key(1)]) == [BODY]
+    after.close()
+
+
+def tear_about(folder: Path) -> None:
+    """Spoils what the file says of itself, behind the back of everybody."""
+    data = folder / "rows" / "data.mdb"
+    status = data.stat()
+    content = data.read_bytes()
+    at = content.index(b'"secret"')
+    while at >= 0:
+        content = content[:at] + b'"secreT"' + content[at + 8 :]
+        at = content.find(b'"secret"')
+    with data.open("r+b") as file:
+        file.write(content)
+    os.utime(data, ns=(status.st_atime_ns, status.st_mtime_ns))
 
 
 def test_a_child_that_dies_tells_of_damage(tmp_path):
