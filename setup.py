@@ -35,8 +35,8 @@ COMPILED = {
     ),
     "server": (
         "batch_costs batch_runner batcher bodies body_feed channel deadlines decoding framing head_memo lanes "
-        "metrics models outbox pacing pending_answer pending_rows pieces pipeline request request_head request_times "
-        "response response_head row_queue site waiting_asks"
+        "metrics models origins outbox pacing pending_answer pending_rows pieces pipeline request request_head "
+        "request_times response response_head routing row_queue site target waiting_asks"
     ),
     "tools": "lean_reactor",
 }

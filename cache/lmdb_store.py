@@ -6,6 +6,7 @@ inode) and closed by their last user. After a fork the child must not touch them
 
 from __future__ import annotations
 
+import math
 import os
 import threading
 import weakref
@@ -13,6 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from time import monotonic
 from typing import Any
 
 import lmdb
@@ -25,7 +27,8 @@ DATA = "data.mdb"
 LOCK = "lock.mdb"
 MAX_READERS = 2048
 IDLE = "-"
-seek, END = os.lseek, os.SEEK_END
+# A look at the size of the file counts for so long: each lets go of the interpreter's lock, which another thread takes.
+LOOK_SECONDS = 0.001
 DAMAGE = (lmdb.CorruptedError, lmdb.PageNotFoundError, lmdb.PanicError, lmdb.CursorFullError, lmdb.InvalidError)
 
 
@@ -85,12 +88,15 @@ def failures() -> Iterator[None]:
     """LMDB's errors as the cache's own."""
     try:
         yield
-    except lmdb.MapFullError as error:
-        raise StoreFull(str(error)) from error
-    except DAMAGE as error:
-        raise StoreDamaged(str(error)) from error
     except (lmdb.Error, OSError) as error:
-        raise StoreFailed(str(error)) from error
+        raise failure_of(error) from error
+
+
+def failure_of(error: Exception) -> StoreFailed:
+    """The same of one."""
+    if isinstance(error, lmdb.MapFullError):
+        return StoreFull(str(error))
+    return StoreDamaged(str(error)) if isinstance(error, DAMAGE) else StoreFailed(str(error))
 
 
 class LmdbStore:
@@ -109,36 +115,42 @@ class LmdbStore:
         self.read_only = read_only
         self._file = os.open(folder / DATA, os.O_RDONLY | os.O_CLOEXEC)
         self._bytes = 0
+        self._look_at = 0.0
         self.damaged = ""
         STORES.add(self)
 
     def read(self) -> Reader:
         """See store.Store."""
-        if (size := seek(self._file, 0, END)) != self._bytes:
-            self._resized(size)
+        now = monotonic()
+        if now >= self._look_at:
+            self._look()
+            self._look_at = now + LOOK_SECONDS
         try:
             return self._begin()  # type: ignore[no-any-return]
         except lmdb.ReadersFullError:
             self.check_readers()
         except lmdb.Error as error:
-            raise StoreFailed(str(error)) from error
+            self.note(error)
+            raise failure_of(error) from error
         with self._failures():
             return self._begin()  # type: ignore[no-any-return]
 
     def get_many(self, keys: Sequence[bytes]) -> list[bytes | None]:
         """See store.Store."""
-        with self._failures():
-            txn = self.read()
-            try:
-                return [txn.get(key) for key in keys]
-            finally:
-                txn.abort()
+        txn = self.read()
+        try:
+            return [txn.get(key) for key in keys]
+        except lmdb.Error as error:
+            self.note(error)
+            raise failure_of(error) from error
+        finally:
+            txn.abort()
 
     @contextmanager
     def view(self) -> Iterator[LmdbView]:
         """See store.Store."""
         with self._failures():
-            self._resized(seek(self._file, 0, END))
+            self._look()
             with self._begin() as txn:
                 yield LmdbView(txn)
 
@@ -155,8 +167,9 @@ class LmdbStore:
         with self._failures():
             return space_of(self._env.stat(), self._env.info())
 
-    def _resized(self, size: int) -> None:
+    def _look(self) -> None:
         """The file only ever grows. Raises StoreDamaged where it was cut: to touch its map would end the process."""
+        size = os.lseek(self._file, 0, os.SEEK_END)
         if size < self._bytes:
             file = self._folder / DATA
             self.give_up(f"{file} was cut from {self._bytes} to {size} bytes; restart for a new one")
@@ -189,7 +202,7 @@ class LmdbStore:
     def _check_there(self) -> None:
         """Raises StoreFailed where what is written would go into a file that nobody finds any more, or that was cut."""
         if self._shared is not None:
-            self._resized(seek(self._file, 0, END))
+            self._look()
         try:
             if identity(self._folder) == self._identity:
                 return
@@ -221,7 +234,7 @@ class LmdbStore:
             self._begin = closed
             release(shared)
             os.close(self._file)
-            self._file = -1
+            self._file, self._look_at = -1, math.inf
 
     def forget_after_fork(self) -> None:
         """In a forked child: never touch the environment again, not even to close it."""

@@ -51,8 +51,8 @@ def plan_key(headers: Mapping[str, str], body: Buffer, length: int) -> Key | Non
     if length > LONGEST:
         return None
     get = headers.get
-    wishes = (get("cache-control"), get("request-timeout"), get("rowserve-throw-away"), get("accept-encoding"))
-    return (bytes(body[:length]), *wishes)
+    text = bytes(body[:length])
+    return text, get("cache-control"), get("request-timeout"), get("rowserve-throw-away"), get("accept-encoding")
 
 
 def remember(face: ModelFace, key: Key, document: Mapping[str, Any], question: Question[Encoded], size: int) -> None:

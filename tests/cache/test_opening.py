@@ -13,7 +13,7 @@ from unittest.mock import Mock
 import lmdb
 import pytest
 
-from rowserve.cache import integrity, opening
+from rowserve.cache import integrity, lmdb_store, opening
 from rowserve.cache.errors import CacheRefused, StoreFailed
 from rowserve.cache.integrity import Claim
 from rowserve.cache.opening import Opened, open_cache
@@ -549,7 +549,8 @@ def test_a_file_removed_while_it_is_in_use_is_noticed_with_or_without_a_write(fo
     stepped.close()
 
 
-def test_a_file_cut_while_it_is_in_use_costs_the_cache_and_not_the_process(folder):
+def test_a_file_cut_while_it_is_in_use_costs_the_cache_and_not_the_process(folder, monkeypatch):
+    monkeypatch.setattr(lmdb_store, "LOOK_SECONDS", 0.0)
     stepped = SteppedCache(folder)
     assert stepped.cache.lookup([key(1)]) == [BODY]
     os.truncate(data(folder), 8192)
