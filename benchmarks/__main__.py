@@ -18,7 +18,7 @@ from benchmarks.table import Figure, as_markdown, machine
 ROOT = Path(__file__).resolve().parents[1]
 NAMES = (
     *("hits", "file_size", "lone_row", "throughput", "uploads", "stall", "infer", "memory"),
-    *("serialisation", "grpc_echo", "picture_memory"),
+    *("serialisation", "grpc_echo", "picture_memory", "unread"),
 )
 
 

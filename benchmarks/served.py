@@ -61,6 +61,10 @@ class Served:
         """A connection that is kept."""
         return Client(self.port)
 
+    def signal(self, number: int) -> None:
+        """To the server."""
+        self._process.send_signal(number)
+
     def core_seconds(self) -> float:
         """What the server has used of all cores so far."""
         fields = self._proc("stat").rpartition(")")[2].split()

@@ -59,7 +59,7 @@ class Channel(PacedProtocol):
     def connectionLost(self, reason: Failure) -> None:  # type: ignore[override]  # noqa: N802
         """Tell whoever still works for this client."""
         self.site.closed(self)
-        self._tcp = None
+        self._tcp = self.producer = None
         self.enter(Phase.CLOSING)
         if self._turn is not None and self._turn.active():
             self._turn.cancel()

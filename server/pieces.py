@@ -37,7 +37,7 @@ def answer_in_pieces(
     pieces = list(cut(items))
     if len(pieces) <= 1:
         return pipeline.answer(model, signature, items, options)
-    return Pieces(pipeline, model, signature, pieces, options).done
+    return Pieces(pipeline, model, signature, pieces, options).start()
 
 
 def cut(items: Sequence[Item]) -> Iterator[list[Item]]:
@@ -58,7 +58,7 @@ def cut(items: Sequence[Item]) -> Iterator[list[Item]]:
 
 
 class Pieces:
-    """`done` fires with the whole answer, or fails as the first piece that fails whole; cancelled, no more begin."""
+    """Asks one piece after the other; lets go of everything when it ends, so that it is freed at once."""
 
     def __init__(
         self,
@@ -76,12 +76,17 @@ class Pieces:
         self._began = pipeline.clock.seconds()
         self._answer = Answer(RowLayout(signature.outputs), [], [])
         self._asked: Deferred[Answer] | None = None
-        self.done: Deferred[Answer] = Deferred(lambda _: self._cancel())
+        self._done: Deferred[Answer] | None = None
         self._late = options.timeout is not None and pipeline.clock.callLater(options.timeout, self._out_of_time)
         row_bytes = 3 * (self._answer.layout.row_bytes or 0) + ROW_OVERHEAD
         rows = sum(item.count if isinstance(item, Rows) else 1 for piece in pieces for item in piece)
         self._claim = pipeline.unsent.claim(rows * row_bytes)
+
+    def start(self) -> Deferred[Answer]:
+        """The whole answer, or how the first piece that fails whole has failed; cancelled, no more begin."""
+        done = self._done = Deferred(lambda _: self._cancel())
         self._claim.when_room(self._begin)
+        return done
 
     def _begin(self) -> None:
         if self._late:
@@ -89,15 +94,14 @@ class Pieces:
         self._next()
 
     def _out_of_time(self) -> None:
-        self._claim.release()
-        self.done.errback(Problem(504, f"no answer within {self._options.timeout:g} s", reason="deadline"))
+        self._failed(Problem(504, f"no answer within {self._options.timeout:g} s", reason="deadline"))
 
     def _next(self) -> None:
-        if self.done.called:
+        if self._done is None:
             return
         if not self._pieces:
-            self._claim.release()
-            self.done.callback(self._answer)
+            answer = self._answer
+            self._end().callback(answer)
             return
         options = self._options
         if options.timeout is not None:
@@ -106,15 +110,15 @@ class Pieces:
         if len(self._answer):
             options = replace(options, priority=Priority.BULK)
         try:
-            answer = self._pipeline.answer(self._model, self._signature, self._pieces.popleft(), options)
+            answered = self._pipeline.answer(self._model, self._signature, self._pieces.popleft(), options)
         except Exception:  # noqa: BLE001  nobody else is there to take it
             self._failed(Failure())
             return
-        if isinstance(answer, Answer):
-            self._answered(answer)
+        if isinstance(answered, Answer):
+            self._answered(answered)
         else:
-            self._asked = answer
-            answer.addCallbacks(self._answered, self._failed)
+            self._asked = answered
+            answered.addCallbacks(self._answered, self._failed)
 
     def _answered(self, answer: Answer) -> None:
         whole = self._answer
@@ -127,14 +131,22 @@ class Pieces:
             whole.forward = answer.forward
         self._pipeline.clock.callLater(0, self._next)
 
-    def _failed(self, failure: Failure) -> None:
+    def _failed(self, failure: Failure | Problem) -> None:
+        if self._done is not None:
+            self._end().errback(failure)
+
+    def _end(self) -> Deferred[Answer]:
+        """What to tell, once: nothing refers to this object, nor it to the answer, any more."""
+        assert self._done is not None
+        done, self._done = self._done, None
         self._claim.release()
-        if not self.done.called:
-            self.done.errback(failure)
+        self._pieces.clear()
+        self._answer = Answer(self._answer.layout, [], [])
+        return done
 
     def _cancel(self) -> None:
-        self._pieces.clear()
-        self._claim.release()
+        if self._done is not None:
+            self._end()
         if self._late and self._late.active():
             self._late.cancel()
         if self._asked is not None:

@@ -63,17 +63,23 @@ class Debt:
 class Claim:
     """The bytes of an answer in the making; `release` once it is made, or nobody wants it any more."""
 
-    __slots__ = ("_unsent", "begin", "size")
+    __slots__ = ("_begin", "_unsent", "size")
 
     def __init__(self, unsent: Unsent, size: int) -> None:
         self._unsent = unsent
         self.size = size
-        self.begin: Callable[[], None] = lambda: None
+        self._begin: Callable[[], None] | None = None
 
     def when_room(self, begin: Callable[[], None]) -> None:
         """Calls once there is room for so many bytes: now, or in a later turn. Those who asked earlier go first."""
-        self.begin = begin
+        self._begin = begin
         self._unsent.wait_for_room(self)
+
+    def begin(self) -> None:
+        """There is room."""
+        begin, self._begin = self._begin, None  # who asked holds the claim: each would keep the other
+        if begin is not None:
+            begin()
 
     def hold(self) -> None:
         """The bytes are there already."""
@@ -81,6 +87,7 @@ class Claim:
 
     def release(self) -> None:
         """Gives them back. May be called again."""
+        self._begin = None
         self._unsent.release(self)
 
     def pass_on(self, result: T) -> T:

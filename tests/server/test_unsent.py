@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 from functools import partial
 from typing import Any
@@ -181,6 +182,34 @@ def test_clients_that_do_not_read_are_cut_off_and_those_that_do_are_answered() -
     for client in deaf:
         client.wire.lose()
     assert server.api.pipeline.unsent.bytes == 0
+
+
+@pytest.mark.parametrize("why", ["cut off", "gone", "answered"])
+def test_what_nobody_has_read_is_freed_when_the_connection_ends(why: str) -> None:
+    """And not by the garbage collector some time later: the memory of a flood of them would wait for it."""
+    server = Server(unsent=400_000)
+    gc.collect()
+    client = server.connect(room=1000)
+    ask_for(client, 3000)
+    gc.set_debug(gc.DEBUG_SAVEALL)
+    try:
+        server.pool.step_all()
+        server.wait(1)
+        assert client.wire.full
+        if why == "cut off":
+            client.wire.protocol.abort()
+        elif why == "gone":
+            client.wire.lose()
+        while client.wire.value() and why == "answered":
+            client.wire.take()
+        server.wait(1)
+        del client
+        gc.collect()
+        left = {type(each).__name__ for each in gc.garbage} & {"Answer", "Pieces", "WriteOut", "memoryview"}
+    finally:
+        gc.set_debug(0)
+        gc.garbage.clear()
+    assert not left
 
 
 def test_a_large_request_waits_for_room_and_meets_its_deadline(monkeypatch: pytest.MonkeyPatch) -> None:
