@@ -34,7 +34,7 @@ def open_cache(
     *,
     log: Log = lambda line: None,
     clock: Callable[[], float] = time.time,
-    start_thread: Callable[[Call], None] = start_daemon,
+    start_thread: Callable[[Call], object] = start_daemon,
     call_in_reactor: Callable[[Call], None] = lambda call: call(),
     limits: Limits | None = None,
     allow_network: bool = False,

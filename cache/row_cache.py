@@ -59,7 +59,7 @@ class RowCache:
         secret: bytes | None = None,
         stats: CacheStats | None = None,
         clock: Callable[[], float] = time.time,
-        start_thread: Callable[[Call], None] = start_daemon,
+        start_thread: Callable[[Call], object] = start_daemon,
         call_in_reactor: Callable[[Call], None] = lambda call: call(),
         limits: Limits | None = None,
         on_close: Call = lambda: None,

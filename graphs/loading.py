@@ -19,6 +19,7 @@ from rowserve.graphs.fingerprint import fingerprint
 from rowserve.graphs.load_settings import LoadSettings
 from rowserve.graphs.made_up_rows import make_up
 from rowserve.graphs.opened import Opened
+from rowserve.graphs.run_watch import watched_run
 from rowserve.graphs.self_test import examine
 from rowserve.graphs.session import GraphSession
 from rowserve.graphs.signature import Signature
@@ -159,6 +160,8 @@ def warm(session: GraphSession, trials: Mapping[str, Trial], max_rows: int) -> N
             continue
         fixed = (signature.batch,) if signature.batch is not None else session.description.sizes.get(name)
         for kind in trials[name].passed[:1]:
-            most = session.settle(name, make_up(signature, kind, min(fixed or (1,)))) or max_rows
+            with watched_run():
+                most = session.settle(name, make_up(signature, kind, min(fixed or (1,)))) or max_rows
             for size in fixed or batch_sizes(min(most, max_rows)):
-                session.run(name, make_up(signature, kind, size))
+                with watched_run():
+                    session.run(name, make_up(signature, kind, size))

@@ -13,6 +13,7 @@ from rowserve.graphs.errors import GraphError, RowBroken
 from rowserve.graphs.made_up_examples import Feature
 from rowserve.graphs.made_up_rows import Kind, kinds, make_up
 from rowserve.graphs.rows import Array, Rows
+from rowserve.graphs.run_watch import watched_run
 from rowserve.graphs.runners import LoadedGraph
 from rowserve.graphs.signature import Signature
 
@@ -65,4 +66,5 @@ def _try(graph: LoadedGraph, signature: Signature, features: tuple[Feature, ...]
 
 def call(graph: LoadedGraph, signature: Signature, rows: Rows) -> dict[str, Array]:
     """One run of rows as they are."""
-    return graph.call(signature.name, {**rows.arrays, **rows.static})
+    with watched_run():
+        return graph.call(signature.name, {**rows.arrays, **rows.static})

@@ -23,6 +23,7 @@ from rowserve.graphs.errors import GraphError
 from rowserve.graphs.execution import schedulable_cores
 from rowserve.graphs.fingerprint import fingerprint
 from rowserve.graphs.load_settings import LoadSettings
+from rowserve.graphs.run_watch import RunWatch
 from rowserve.graphs.signature import DEFAULT_SIGNATURE
 from rowserve.graphs.thread import GraphThread, Session
 from rowserve.handlers.items import ModelFace, plain_names
@@ -33,16 +34,16 @@ from rowserve.server.config import Config, cache_bytes, cache_folder
 from rowserve.server.discovery import ModelSource
 from rowserve.server.engine_threads import load_patiently
 from rowserve.server.labels import labels_of
+from rowserve.server.load_watch import STUCK_SECONDS, LoadWatch
 from rowserve.server.metrics import Metrics
 from rowserve.server.models import Models, ModelState, ServedModel, ServedSignature
 from rowserve.server.one_core import LinuxCores, OneCore, Work
 from rowserve.server.pipeline import RowPipeline
 from rowserve.server.row_queue import BatchLimits
-from rowserve.server.units import Bytes, Seconds
+from rowserve.server.units import Bytes
 from rowserve.server.unsent import Unsent
 
 log = logging.getLogger(__name__)
-STUCK_SECONDS = 60.0
 
 
 class Assembly:
@@ -82,7 +83,7 @@ class Assembly:
             log=log.warning,
         )
 
-    def start_thread(self, live: Callable[[], None]) -> None:
+    def start_thread(self, live: Callable[[], None]) -> threading.Thread:
         """Starts a thread that `close` waits for."""
 
         def run() -> None:
@@ -92,6 +93,7 @@ class Assembly:
         thread = threading.Thread(target=run, daemon=True)
         self._threads.append(thread)
         thread.start()
+        return thread
 
     def defer_to_pool(self, call: Callable[..., Any], *args: Any) -> Deferred[Any]:
         """Makes a call on the decode pool."""
@@ -106,13 +108,13 @@ class Assembly:
         done: Deferred[ModelState] = Deferred()
         settings = load_settings(source.card, self.config)
         known: ModelDescription | None = None
-        graph = GraphThread(
-            lambda: load_patiently(lambda: load_session(source, settings, known), self.one_core.apart),
-            start_thread=self.start_thread,
-            call_in_reactor=self._reactor.callFromThread,
-            clock=time.monotonic,
-        )
-        self._graphs.append(graph)
+        runs = RunWatch(time.monotonic)
+
+        def load() -> Session:
+            with runs.here():
+                return load_session(source, settings, known)
+
+        graph, forget = self._graph_thread(load)
         try:
             if source.fault:
                 raise BadSettings(source.fault)
@@ -126,17 +128,17 @@ class Assembly:
             done.callback(broken(state, error))
             return done
 
-        def too_late() -> None:
-            fault = f"it did not load within limits.load ({self.config.limits.load})"
-            done.callback(broken(state, TimeoutError(fault)))
+        def give_up(why: str) -> None:
+            forget()
+            done.callback(broken(state, TimeoutError(why)))
 
-        timer = self._reactor.callLater(Seconds.parse(self.config.limits.load), too_late)
+        watch = LoadWatch(self._reactor, self.config.limits.load, runs, give_up)
 
         def loaded(result: ModelDescription | BaseException) -> None:
             if done.called:  # it is broken already, and stays so
                 graph.stop()
                 return
-            timer.cancel()
+            watch.stop()
             try:
                 if isinstance(result, BaseException):
                     raise result
@@ -151,6 +153,23 @@ class Assembly:
 
         graph.run(lambda session: session.description, loaded)
         return done
+
+    def _graph_thread(self, load: Callable[[], Session]) -> tuple[GraphThread, Callable[[], None]]:
+        """One that loads with `load`, and what to call where it may never end: `close` does not wait for it then."""
+        started: list[threading.Thread] = []
+
+        def forget() -> None:
+            for thread in started:
+                self._threads.remove(thread)
+
+        graph = GraphThread(
+            lambda: load_patiently(load, self.one_core.apart),
+            start_thread=lambda live: started.append(self.start_thread(live)),
+            call_in_reactor=self._reactor.callFromThread,
+            clock=time.monotonic,
+        )
+        self._graphs.append(graph)
+        return graph, forget
 
     def _recall(self, name: bytes) -> ModelDescription | None:
         """What an earlier load found of a model."""

@@ -14,8 +14,10 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 
 from rowserve.graphs.rows import Rows
+from rowserve.graphs.run_watch import watched_run
 from rowserve.handlers.items import Answer, Options
 from rowserve.server import assembly as assembly_module
+from rowserve.server import load_watch
 from rowserve.server.assembly import Assembly, load_session
 from rowserve.server.config import CacheConfig, Config
 from rowserve.server.discovery import discover, find
@@ -336,6 +338,35 @@ def test_a_model_that_does_not_end_its_loading_is_broken_and_stays_so(house, tmp
     assert (state.state, state.model) == ("broken", None)
     house.close()
     assert [session.closed for session in sessions] == [True, True]
+
+
+def test_a_run_that_does_not_come_back_ends_the_loading_before_its_own_limit(house, tmp_path, monkeypatch):
+    end, begun = threading.Event(), threading.Event()
+
+    def hang(source: Any, settings: Any, known: Any) -> Any:
+        with watched_run():
+            pass
+        with watched_run():
+            begun.set()
+            assert end.wait(WAIT)
+        return ArithmeticSession()
+
+    monkeypatch.setattr(assembly_module, "load_session", hang)
+    (tmp_path / "hung" / "1").mkdir(parents=True)
+    (tmp_path / "hung" / "1" / "saved_model.pb").write_bytes(b"")
+    assembly, reactor = house.build()
+    hung = assembly.add(find(str(tmp_path / "hung"), None))
+    assert begun.wait(WAIT)
+    reactor.advance(1)
+    assert not hung.called
+    monkeypatch.setattr(load_watch, "STUCK_SECONDS", 0.0)
+    reactor.advance(1)
+    (state,) = assembly.models.states()
+    assert hung.called
+    assert (state.state, state.fault) == ("broken", "a run of made-up rows did not come back within 0 s")
+    end.set()
+    reactor.threadsafe.get(timeout=WAIT)()
+    assert state.model is None
 
 
 def test_a_thread_that_hangs_does_not_hold_up_the_end(house, monkeypatch):

@@ -22,7 +22,7 @@ from rowserve.handlers.example_row import row_of_ones
 from rowserve.server.engine_threads import PATIENCE
 from rowserve.tools.example_requests import send_row
 from tests.tools.digits_server import digits_models
-from tests.tools.processes import REAL, SERVING, arithmetic_model, one_line, rowserve, server, started
+from tests.tools.processes import END_SECONDS, REAL, SERVING, arithmetic_model, one_line, rowserve, server, started
 
 
 @pytest.fixture
@@ -106,6 +106,31 @@ def test_one_broken_model_does_not_keep_the_others_from_serving(tmp_path: Path, 
     with server("--model", f"good={good}", "--model", f"bad={bad.parent}", *cache) as url:
         states = {model["name"]: model["state"] for model in json.loads(urlopen(f"{url}/readyz").read())["models"]}
     assert states == {"good": "ready", "bad": "broken"}
+
+
+def test_a_model_that_never_ends_its_loading_keeps_neither_the_others_nor_the_end(
+    tmp_path: Path, cache: list[str]
+) -> None:
+    for name in ("endless", "good"):
+        arithmetic_model(tmp_path / "models" / name)
+    settings = tmp_path / "rowserve.toml"
+    settings.write_text('[limits]\nload = "1s"\n')
+    listen = ("--listen", "127.0.0.1:0", "--config", str(settings))
+    with started("serve", *listen, "--models", str(tmp_path / "models"), *cache) as process:
+        assert process.stderr is not None
+        said = []
+        for line in process.stderr:
+            said.append(line.decode())
+            if address := SERVING.search(said[-1]):
+                break
+        assert address is not None, said
+        ready = json.loads(urlopen(f"{address[1]}/readyz").read())
+        process.terminate()
+        _, rest = process.communicate(timeout=END_SECONDS)
+    states = {model["name"]: model["state"] for model in ready["models"]}
+    assert states == {"endless": "broken", "good": "ready"}
+    assert any("did not load within limits.load (1s)" in line for line in said)
+    assert process.returncode == 0, rest
 
 
 def test_a_server_listens_on_several_addresses(tmp_path: Path) -> None:
