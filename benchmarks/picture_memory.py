@@ -18,20 +18,32 @@ from typing import Any
 
 from benchmarks.table import Figure, emit
 
-SIDE, QUICK_SIDE = 7000, 2000
+SIDE, QUICK_SIDE = 7000, 3000
 ROW = (224, 224, 3)
 MIB = 1 << 20
-# How each is saved, and what it may take; None where nothing is promised.
+# EXIF that says: orientation 6.
+SIDEWAYS = bytes.fromhex("457869660000 4d4d002a00000008 0001 0112 0003 00000001 00060000 00000000")
+STRIPS = 4 << 20  # bytes that a picture takes for its strips, and for its row, however large it is
+# How each is saved, and what it may take beside STRIPS, in bytes a pixel; None where nothing is promised.
 FORMATS: dict[str, tuple[str, dict[str, Any], float | None]] = {
     "PNG, RGB": ("RGB", {"format": "PNG", "compress_level": 1}, 4.0),
     "PNG, RGBA": ("RGBA", {"format": "PNG", "compress_level": 1}, 4.0),
+    "PNG, grey and alpha": ("LA", {"format": "PNG", "compress_level": 1}, 4.0),
     "PNG, palette": ("P", {"format": "PNG", "compress_level": 1}, 4.0),
     "PNG, grey": ("L", {"format": "PNG", "compress_level": 1}, 4.0),
+    "PNG, grey of 16 bits": ("I;16", {"format": "PNG", "compress_level": 1}, 4.0),
+    "PNG, RGB, on its side": ("RGB", {"format": "PNG", "compress_level": 1, "exif": SIDEWAYS}, 4.0),
     "JPEG": ("RGB", {"format": "JPEG"}, 4.0),
-    "JPEG, progressive": ("RGB", {"format": "JPEG", "progressive": True, "subsampling": 0}, None),
+    "JPEG, CMYK": ("CMYK", {"format": "JPEG"}, 4.0),
+    "JPEG, progressive, 4:2:0": ("RGB", {"format": "JPEG", "progressive": True, "subsampling": 2}, 4.0),
+    "JPEG, progressive, 4:4:4": ("RGB", {"format": "JPEG", "progressive": True, "subsampling": 0}, None),
+    "JPEG, progressive, CMYK": ("CMYK", {"format": "JPEG", "progressive": True, "subsampling": 0}, None),
     "GIF": ("P", {"format": "GIF"}, 4.0),
-    "BMP": ("RGB", {"format": "BMP"}, 4.0),
+    "BMP, RGB": ("RGB", {"format": "BMP"}, 4.0),
+    "BMP, palette": ("P", {"format": "BMP"}, 4.0),
     "WebP": ("RGB", {"format": "WEBP", "method": 0}, None),
+    "WebP, RGBA": ("RGBA", {"format": "WEBP", "method": 0}, None),
+    "WebP, lossless": ("RGBA", {"format": "WEBP", "method": 0, "lossless": True, "quality": 0}, None),
 }
 
 
@@ -47,7 +59,7 @@ def figures(quick: bool) -> Iterator[Figure]:
             pixels = side * side
             what = f"decoding a flat {name} of {pixels / 1e6:.0f} Mpixel: peak"
             detail = f"{told['peak'] / MIB:,.0f} MiB at the peak, {told['after'] / MIB:,.0f} MiB afterwards"
-            yield Figure(what, told["peak"] / pixels, " B a pixel", wanted, detail)
+            yield Figure(what, told["peak"] / pixels, " B a pixel", wanted and wanted + STRIPS / pixels, detail)
 
 
 def picture(side: int, mode: str, how: dict[str, Any]) -> bytes:
@@ -55,7 +67,8 @@ def picture(side: int, mode: str, how: dict[str, Any]) -> bytes:
     from PIL import Image
 
     made = io.BytesIO()
-    Image.new(mode, (side, side), 1 if mode in "PL" else (90, 120, 30, 128)[: len(mode)]).save(made, **how)
+    colour: Any = (90, 120, 30, 128)[: len(mode)] if mode in ("LA", "RGB", "RGBA", "CMYK") else 1
+    Image.new(mode, (side, side), colour).save(made, **how)
     return made.getvalue()
 
 

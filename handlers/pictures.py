@@ -29,6 +29,7 @@ from rowserve.graphs.signature import Signature, numpy_dtype
 from rowserve.handlers.items import PictureDecoder
 from rowserve.handlers.picture_header import broken_picture, jpeg_scans, picture_header
 from rowserve.handlers.picture_settings import PictureCard, PictureSettings, picture_settings
+from rowserve.handlers.picture_strips import SIDEWAYS, TURNS, Box, resized_in_strips, shrinks, turned_size
 from rowserve.handlers.problem import Problem
 
 CODE_VERSION = 1  # counts up with every change below that can change a pixel, so that old aliases are not found
@@ -40,6 +41,7 @@ SCANS = 32
 SCAN_PIXELS = 65536
 WHITE = (255, 255, 255)
 STRIP_PIXELS = 1 << 20
+LARGE = 1 << 22  # pixels; a larger picture is resized in strips
 FILTERS = {
     "nearest": Image.Resampling.NEAREST,
     "box": Image.Resampling.BOX,
@@ -48,7 +50,6 @@ FILTERS = {
     "bicubic": Image.Resampling.BICUBIC,
     "lanczos": Image.Resampling.LANCZOS,
 }
-SIDEWAYS = frozenset((5, 6, 7, 8))  # EXIF orientations that swap width and height
 ORIENTATION = 0x0112
 
 
@@ -131,10 +132,7 @@ class Decoder:
         else:
             picture.load()  # first: asking a PNG for its EXIF loads it too, and would swallow its faults
             turn = orientation(picture)
-        image = flat(picture, "RGB" if self.settings.colour == "rgb" else "L")
-        if turn != 1:
-            image = image.transpose(TURNS[turn])
-        return np.asarray(self._fitted(image))
+        return np.asarray(self._fitted(picture, turn))
 
     def _draft(self, picture: ImageFile.ImageFile, sideways: bool) -> None:
         """Have a JPEG decoded at a half, a quarter or an eighth where enough pixels remain."""
@@ -149,19 +147,33 @@ class Decoder:
             width, height = round(picture.width * scale), round(picture.height * scale)
         picture.draft(None, (int(width * DRAFT_GAP), int(height * DRAFT_GAP)))
 
-    def _fitted(self, image: Image.Image) -> Image.Image:
+    def _fitted(self, picture: Image.Image, turn: int) -> Image.Image:
+        """The picture seen upright, over white, in the size wanted. It is used up."""
         height, width = self.settings.size
-        if image.size == (width, height):
-            return image
-        if self.settings.fit == "stretch":
-            return image.resize((width, height), self._filter)
+        size, (full_width, full_height) = (width, height), turned_size(picture.size, turn)
+        box: Box = (0, 0, full_width, full_height)
         if self.settings.fit == "crop":
-            return image.resize((width, height), self._filter, box=centred_box(image.size, (width, height)))
-        scale = min(width / image.width, height / image.height)
-        inner = max(1, round(image.width * scale)), max(1, round(image.height * scale))
+            box = centred_box((full_width, full_height), size)
+        elif self.settings.fit == "pad":
+            scale = min(width / full_width, height / full_height)
+            size = max(1, round(full_width * scale)), max(1, round(full_height * scale))
+        image = self._resized(picture, turn, size, box)
+        if size == (width, height):
+            return image
         framed = Image.new(image.mode, (width, height))
-        framed.paste(image.resize(inner, self._filter), ((width - inner[0]) // 2, (height - inner[1]) // 2))
+        framed.paste(image, ((width - size[0]) // 2, (height - size[1]) // 2))
         return framed
+
+    def _resized(self, picture: Image.Image, turn: int, size: tuple[int, int], box: Box) -> Image.Image:
+        def flattened(part: Image.Image) -> Image.Image:
+            return flat(part, "RGB" if self.settings.colour == "rgb" else "L")
+
+        if picture.width * picture.height > LARGE and shrinks(turned_size(picture.size, turn), size):
+            return resized_in_strips(picture, turn, flattened, size, self._filter, box)
+        image = flattened(picture)
+        if turn != 1:
+            image = image.transpose(TURNS[turn])
+        return image.resize(size, self._filter, box)
 
     def _scale(self, pixels: Array) -> Array:
         """Pixels as the input takes them: by a table of the 256 values, each rounded once."""
@@ -198,17 +210,6 @@ def orientation(picture: Image.Image) -> int:
     except Exception:  # noqa: BLE001  (broken EXIF in a good picture: what browsers do is show it unturned)
         return 1
     return turn if isinstance(turn, int) and 1 <= turn <= 8 else 1
-
-
-TURNS = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
 
 
 def flat(picture: Image.Image, mode: str) -> Image.Image:
