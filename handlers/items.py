@@ -47,6 +47,9 @@ class PictureDecoder(Protocol):
     def check(self, upload: Buffer) -> None:
         """Raises Problem (413, 422) by what the header alone tells. Microseconds: may run on the reactor."""
 
+    def peak_bytes(self, upload: Buffer) -> int:
+        """The memory that `decode` takes, beside the row, by what the first bytes tell. Raises Problem (413, 422)."""
+
     def decode(self, upload: Buffer) -> Rows:
         """One row. Raises Problem (413, 422)."""
 

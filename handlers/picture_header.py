@@ -7,7 +7,7 @@ Content-Type.
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from rowserve.graphs.rows import Buffer
@@ -17,7 +17,11 @@ TAKEN = "JPEG, PNG, WebP, GIF or BMP"
 JPEG_SEGMENTS = 4096  # the largest colour profile takes 255; walking more would hold the reactor up
 NO_LENGTH = frozenset((0x01, *range(0xD0, 0xD8)))  # JPEG markers that stand alone
 FRAME = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}  # JPEG markers that start a frame and tell its size
+SEQUENTIAL = frozenset((0xC0, 0xC1, 0xC9))
+COEFFICIENT = 2  # bytes
 SCAN, END = 0xDA, 0xD9
+GIF_BLOCKS = 4096  # of comments and the like before the first frame; walking more would hold the reactor up
+EXTENSION, IMAGE = 0x21, 0x2C  # what a GIF's blocks begin with
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,8 +73,22 @@ def png_size(view: memoryview) -> tuple[int, int]:
 
 
 def gif_size(view: memoryview) -> tuple[int, int]:
-    """The logical screen."""
-    width, height = struct.unpack_from("<HH", view, 6)
+    """The logical screen, or what the first frame makes of it where that is larger."""
+    width, height, flags = struct.unpack_from("<HHB", view, 6)
+    at = 13 + (3 << (flags & 7) + 1 if flags & 0x80 else 0)
+    left_to_walk = GIF_BLOCKS
+    while left_to_walk:
+        left_to_walk -= 1
+        kind, at = view[at], at + 1
+        if kind == IMAGE:
+            left, top, frame_width, frame_height = struct.unpack_from("<HHHH", view, at)
+            return max(width, left + frame_width), max(height, top + frame_height)
+        if kind == EXTENSION:
+            at += 1
+            while view[at] and left_to_walk:
+                at += 1 + view[at]
+                left_to_walk -= 1
+            at += 1
     return width, height
 
 
@@ -102,23 +120,50 @@ def webp_size(view: memoryview) -> tuple[int, int]:
 
 def jpeg_size(view: memoryview) -> tuple[int, int]:
     """The first frame header, behind any number of other segments (within reason)."""
+    for marker, at in jpeg_segments(view):
+        if marker in FRAME:
+            height, width = struct.unpack_from(">HH", view, at + 3)
+            return width, height
+        if marker in (SCAN, END):
+            break
+    raise broken_picture("a JPEG without a frame header")
+
+
+def jpeg_segments(view: memoryview) -> Iterator[tuple[int, int]]:
+    """Each marker of a JPEG, and where what follows it begins."""
     at = 2
     for _ in range(JPEG_SEGMENTS):
         while view[at] == 0xFF:
             at += 1
         marker = view[at]
         at += 1
-        if marker in FRAME:
-            height, width = struct.unpack_from(">HH", view, at + 3)
-            return width, height
-        if marker in (SCAN, END):
-            break
+        yield marker, at
         if marker not in NO_LENGTH:
             (length,) = struct.unpack_from(">H", view, at)
             at += max(length, 2)
         if view[at] != 0xFF:
             break
-    raise broken_picture("a JPEG without a frame header")
+
+
+def jpeg_coefficients(upload: Buffer) -> int:
+    """The bytes of a JPEG's coefficients where its decoder keeps all of them, as it does where there are several scans;
+    0 where it need not."""
+    view = memoryview(upload)
+    kept = 0
+    try:
+        for marker, at in jpeg_segments(view):
+            if marker in FRAME:
+                height, width, components = struct.unpack_from(">HHB", view, at + 3)
+                factors = [divmod(view[at + 9 + 3 * each], 16) for each in range(components)]
+                across, down = (max([1, *(factor[way] for factor in factors)]) * 8 for way in (0, 1))
+                blocks = -(-width // across) * -(-height // down) * sum(wide * high for wide, high in factors)
+                kept = blocks * 64 * COEFFICIENT
+                at_once = marker in SEQUENTIAL and components
+            elif marker == SCAN:
+                return 0 if kept and view[at + 2] == at_once else kept
+    except (struct.error, IndexError):
+        pass  # it ends here: its decoder will say so
+    return kept
 
 
 def jpeg_scans(upload: Buffer) -> int:

@@ -14,6 +14,7 @@ from PIL import Image
 
 Box = tuple[float, float, float, float]
 Flat = Callable[[Image.Image], Image.Image]
+LARGE = 1 << 22  # pixels of a picture; a smaller one takes little whatever is done to it
 PIXELS = 1 << 17  # of a strip, about: it and its copies stay in the cache of a core
 SUPPORT = 3  # the widest of Pillow's filters sees so many pixels each way, of the smaller picture
 # Modes in which the resized rows fit into the place of those that they came from; grey ones only come from grey ones.
@@ -75,9 +76,9 @@ def columns_first(size: tuple[int, int], wanted: tuple[int, int]) -> bool:
     return COLUMNS_FIRST and shorter > max(0, 2 * narrower)
 
 
-def shrinks(size: tuple[int, int], wanted: tuple[int, int]) -> bool:
-    """Whether the first pass makes the picture smaller, or leaves it as it is."""
-    return columns_first(size, wanted) or wanted[0] <= size[0]
+def in_strips(size: tuple[int, int], wanted: tuple[int, int]) -> bool:
+    """Whether it is worth it, and the first pass does not make the picture larger than it is."""
+    return size[0] * size[1] > LARGE and (columns_first(size, wanted) or wanted[0] <= size[0])
 
 
 def resized_in_strips(
@@ -85,7 +86,7 @@ def resized_in_strips(
 ) -> Image.Image:
     """`flat` of the picture, turned, then resized to `size` from `box`. The picture is used up.
 
-    `flat` gives each pixel its colour, whatever stands beside it: "RGB" or "L". It must shrink.
+    `flat` gives each pixel its colour, whatever stands beside it: "RGB" or "L". See `in_strips`.
     """
     if not columns_first(turned_size(picture.size, turn), size):
         return rows_first(picture, turn, flat, size, how, box)

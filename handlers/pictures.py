@@ -27,21 +27,22 @@ from PIL import (  # the five plugins by name: else Pillow imports all of its se
 from rowserve.graphs.rows import Array, Buffer, Rows
 from rowserve.graphs.signature import Signature, numpy_dtype
 from rowserve.handlers.items import PictureDecoder
-from rowserve.handlers.picture_header import broken_picture, jpeg_scans, picture_header
+from rowserve.handlers.picture_header import PictureHeader, broken_picture, jpeg_scans, picture_header
+from rowserve.handlers.picture_memory import peak_bytes
 from rowserve.handlers.picture_settings import PictureCard, PictureSettings, picture_settings
-from rowserve.handlers.picture_strips import SIDEWAYS, TURNS, Box, resized_in_strips, shrinks, turned_size
+from rowserve.handlers.picture_strips import SIDEWAYS, TURNS, Box, in_strips, resized_in_strips, turned_size
 from rowserve.handlers.problem import Problem
 
 CODE_VERSION = 1  # counts up with every change below that can change a pixel, so that old aliases are not found
 MAX_PIXELS = 50_000_000
 DRAFT_GAP = 2.0  # a JPEG decoded at reduced scale keeps at least so many times the pixels wanted, each way
+DRAFT_SCALES = (8, 4, 2)
 # Each scan of a progressive JPEG goes over all its pixels for as little as 75 bytes, so scans x pixels are bounded:
 # by so many times the pixels allowed (usual files have about 10 scans), and as if no picture were smaller than this.
 SCANS = 32
 SCAN_PIXELS = 65536
 WHITE = (255, 255, 255)
 STRIP_PIXELS = 1 << 20
-LARGE = 1 << 22  # pixels; a larger picture is resized in strips
 FILTERS = {
     "nearest": Image.Resampling.NEAREST,
     "box": Image.Resampling.BOX,
@@ -96,6 +97,13 @@ class Decoder:
         header = picture_header(upload)
         self._check_pixels(header.format, header.width, header.height)
 
+    def peak_bytes(self, upload: Buffer) -> int:
+        """What `decode` takes at its peak, beside the row, as its first bytes tell. Raises Problem 413 or 422."""
+        header = picture_header(upload)
+        self._check_pixels(header.format, header.width, header.height)
+        size = self._decoded_size(header) if header.format == "JPEG" else (header.width, header.height)
+        return peak_bytes(upload, header, size, self.settings.size[::-1])
+
     def decode(self, upload: Buffer) -> Rows:
         """One row of the input's dtype and row shape. Raises Problem 413 or 422."""
         header = picture_header(upload)
@@ -104,7 +112,8 @@ class Decoder:
             self._check_scans(jpeg_scans(upload), header.width * header.height)
         try:
             with Image.open(io.BytesIO(upload), formats=[header.format]) as picture:
-                self._check_pixels(header.format, *picture.size)  # a GIF's frame may exceed its screen
+                if picture.width * picture.height > header.width * header.height:
+                    raise broken_picture(f"this {header.format} is larger than its first bytes say")
                 pixels = self._pixels(picture)
         except Problem:
             raise
@@ -136,16 +145,28 @@ class Decoder:
 
     def _draft(self, picture: ImageFile.ImageFile, sideways: bool) -> None:
         """Have a JPEG decoded at a half, a quarter or an eighth where enough pixels remain."""
-        if self.settings.filter == "nearest":
-            return
+        if self.settings.filter != "nearest":
+            picture.draft(None, self._least_size(picture.size, sideways))
+
+    def _least_size(self, size: tuple[int, int], sideways: bool) -> tuple[int, int]:
+        """How few pixels of a JPEG, each way, serve for the row."""
         height, width = self.settings.size
         if sideways:
             width, height = height, width
         if self.settings.fit != "stretch":  # one scale for both sides: that of the side that is cut or filled
             pick = max if self.settings.fit == "crop" else min
-            scale = pick(width / picture.width, height / picture.height)
-            width, height = round(picture.width * scale), round(picture.height * scale)
-        picture.draft(None, (int(width * DRAFT_GAP), int(height * DRAFT_GAP)))
+            scale = pick(width / size[0], height / size[1])
+            width, height = round(size[0] * scale), round(size[1] * scale)
+        return max(int(width * DRAFT_GAP), 1), max(int(height * DRAFT_GAP), 1)
+
+    def _decoded_size(self, header: PictureHeader) -> tuple[int, int]:
+        """How large a JPEG is once it is decoded, at the most: which way it is turned is not known yet."""
+        if self.settings.filter == "nearest":
+            return header.width, header.height
+        least = [self._least_size((header.width, header.height), sideways) for sideways in (False, True)]
+        most = min(min(header.width // width, header.height // height) for width, height in least)
+        scale = next((scale for scale in DRAFT_SCALES if scale <= most), 1)
+        return -(-header.width // scale), -(-header.height // scale)
 
     def _fitted(self, picture: Image.Image, turn: int) -> Image.Image:
         """The picture seen upright, over white, in the size wanted. It is used up."""
@@ -168,7 +189,7 @@ class Decoder:
         def flattened(part: Image.Image) -> Image.Image:
             return flat(part, "RGB" if self.settings.colour == "rgb" else "L")
 
-        if picture.width * picture.height > LARGE and shrinks(turned_size(picture.size, turn), size):
+        if in_strips(turned_size(picture.size, turn), size):
             return resized_in_strips(picture, turn, flattened, size, self._filter, box)
         image = flattened(picture)
         if turn != 1:

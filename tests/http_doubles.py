@@ -44,6 +44,9 @@ class LengthDecoder:
     def check(self, upload: Any) -> None:
         """Every upload looks fine from outside."""
 
+    def peak_bytes(self, upload: Any) -> int:
+        return len(upload)
+
     def decode(self, upload: Any) -> Rows:
         """[length, 1]"""
         if bytes(upload[:6]) == b"broken":

@@ -30,6 +30,9 @@ class Decoder:
 
     def check(self, upload: Buffer) -> None: ...
 
+    def peak_bytes(self, upload: Buffer) -> int:
+        return len(upload)
+
     def decode(self, upload: Buffer) -> Rows:
         raise AssertionError("handlers never decode")
 

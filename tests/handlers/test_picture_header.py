@@ -47,6 +47,32 @@ def test_an_upside_down_bmp_and_an_old_one():
     assert picture_header(old) == picture_header(turned) == PictureHeader("BMP", 37, 23)
 
 
+Pair = tuple[int, int]
+
+
+def gif(screen: Pair, before: bytes, corner: Pair, frame: Pair, flags: int = 0) -> bytes:
+    """The beginning of a GIF: a screen, a table of colours, what comes before the first frame, and that frame."""
+    table = bytes(3 << (flags & 7) + 1 if flags & 0x80 else 0)
+    start = b"GIF89a" + struct.pack("<HHBBB", *screen, flags, 0, 0)
+    return start + table + before + b"," + struct.pack("<HHHHB", *corner, *frame, 0)
+
+
+COMMENT = b"!\xfe\3abc\2de\0"
+
+
+@pytest.mark.parametrize("flags", [0, 0x80, 0x87])
+@pytest.mark.parametrize("before", [b"", COMMENT, 7 * COMMENT, b"\0\0"])
+def test_a_gif_is_as_large_as_its_first_frame_makes_it(before: bytes, flags: int):
+    assert picture_header(gif((9, 9), before, (0, 0), (9, 9), flags)) == PictureHeader("GIF", 9, 9)
+    assert picture_header(gif((9, 9), before, (2, 3), (4, 4), flags)) == PictureHeader("GIF", 9, 9)
+    assert picture_header(gif((9, 9), before, (5, 700), (8, 400), flags)) == PictureHeader("GIF", 13, 1100)
+
+
+@pytest.mark.parametrize("many", [50_000 * b"!\xfe\0", b"!\xfe" + 50_000 * b"\1a" + b"\0"])
+def test_behind_very_many_comments_only_the_screen_is_told(many: bytes):
+    assert picture_header(gif((9, 9), many, (0, 0), (700, 700))) == PictureHeader("GIF", 9, 9)
+
+
 @pytest.mark.parametrize(
     ("upload", "words"),
     [

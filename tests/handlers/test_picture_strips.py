@@ -15,7 +15,7 @@ from PIL import Image
 from rowserve.graphs.signature import Signature, TensorSpec
 from rowserve.handlers import picture_strips, pictures
 from rowserve.handlers.picture_settings import PictureCard, picture_settings
-from rowserve.handlers.picture_strips import TURNS, columns_first, resized_in_strips, shrinks, turned_size
+from rowserve.handlers.picture_strips import TURNS, columns_first, in_strips, resized_in_strips, turned_size
 from rowserve.handlers.pictures import FILTERS, Decoder, centred_box, flat
 
 SIDES = st.integers(1, 60)
@@ -88,7 +88,7 @@ def test_a_row_is_that_of_the_whole_picture(
     decoder = Decoder(picture_settings(card, Signature("s", (spec,), ())))
     turn = turn if kind in ("PNG", "WEBP", "JPEG") else 1
     unreduced = mock.patch.object(Decoder, "_draft")
-    with unreduced, mock.patch.multiple(pictures, LARGE=0), mock.patch.multiple(picture_strips, PIXELS=strip):
+    with unreduced, mock.patch.multiple(picture_strips, LARGE=0, PIXELS=strip):
         row = decoder.decode(file).arrays["x"]
     whole = np.asarray(as_a_whole(file, card, (row_width, row_height), turn))
     assert np.array_equal(row.reshape(whole.shape), whole)
@@ -96,10 +96,11 @@ def test_a_row_is_that_of_the_whole_picture(
 
 @pytest.mark.parametrize("how", FILTERS)
 @pytest.mark.parametrize("size", [(40, 30), (30, 30), (30, 31), (20, 20), (20, 30), (20, 29), (20, 9), (40, 51)])
-def test_the_order_of_passes_is_pillows(how, size):
+def test_the_order_of_passes_is_pillows(how, size, monkeypatch):
     """At, and beside, the place where Pillow turns to columns first."""
     picture = noise("RGB", 40, 50, 3)
-    assert shrinks(picture.size, size)
+    monkeypatch.setattr(picture_strips, "LARGE", 0)
+    assert in_strips(picture.size, size)
     whole = picture.resize(size, FILTERS[how])
     strips = resized_in_strips(picture, 1, lambda part: part, size, FILTERS[how], (0, 0, 40, 50))
     assert strips.tobytes() == whole.tobytes()

@@ -324,6 +324,22 @@ def test_a_gif_frame_larger_than_its_screen_is_counted():
     assert refused(bytes(upload), 413, max_pixels=1000).status == 413
 
 
+def test_a_gif_that_hides_how_large_it_is_is_refused_before_it_is_decoded(monkeypatch: pytest.MonkeyPatch):
+    upload = bytearray(encoded(Image.new("P", (600, 600)), "GIF"))
+    upload[6:10] = struct.pack("<HH", 6, 6)
+    frame = upload.index(b",", 13 + 3 * (2 << (upload[10] & 7)))
+    upload[frame:frame] = 5000 * b"!\xfe\1a\0"
+    monkeypatch.setattr(ImageFile.ImageFile, "load", lambda _: pytest.fail("decoded"))
+    assert "this GIF is larger than its first bytes say" in refused(bytes(upload), 422).detail
+
+
+@pytest.mark.parametrize("fit", ["crop", "pad", "stretch"])
+@pytest.mark.parametrize("size", [(1, 2000), (2000, 1)])
+def test_a_jpeg_as_thin_as_a_line_is_a_row(fit: Any, size: tuple[int, int]):
+    row = pixels(encoded(Image.new("RGB", size, "white"), "JPEG"), PictureCard(fit=fit), shape=(48, 64, 3))
+    assert row.max() == 255
+
+
 SAMPLES = [
     encoded(Image.fromarray(PHOTO).resize((40, 30)), kind, **options)
     for kind, options in (

@@ -30,6 +30,9 @@ class NumberDecoder:
 
     def check(self, upload: Any) -> None: ...
 
+    def peak_bytes(self, upload: Any) -> int:
+        return len(upload)
+
     def decode(self, upload: Any) -> Rows:
         self.decodes += 1
         try:

@@ -33,6 +33,9 @@ class NumberPicture:
 
     def check(self, upload: Any) -> None: ...
 
+    def peak_bytes(self, upload: Any) -> int:
+        return len(upload)
+
     def decode(self, upload: Any) -> Rows:
         self.decodes += 1
         try:

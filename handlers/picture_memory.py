@@ -1,0 +1,38 @@
+"""What decoding a picture takes at its peak, as its first bytes tell. Pure, microseconds.
+
+The factors were measured (`python -m benchmarks picture_memory`), and hold for what Pillow and its libraries take.
+"""
+
+from __future__ import annotations
+
+from rowserve.graphs.rows import Buffer
+from rowserve.handlers import picture_strips
+from rowserve.handlers.picture_header import PictureHeader, jpeg_coefficients
+from rowserve.handlers.picture_strips import columns_first, in_strips
+
+# Of a decoded pixel. A GIF has one, and a second where its frame is no more than a part of its screen; WebP's library
+# keeps two pictures to draw animations on and a plane of alpha, hands out a copy, and Pillow makes its own of that.
+PIXEL_BYTES = {"PNG": 4, "BMP": 4, "JPEG": 4, "GIF": 2, "WEBP": 17}
+COPIED_BYTES = 12  # of a pixel of a small picture: flat, turned, and a strip on the way there
+STRIP_BYTES = 16  # of a pixel of a strip
+FIXED_BYTES = 1 << 20
+
+
+def peak_bytes(upload: Buffer, header: PictureHeader, decoded: tuple[int, int], row: tuple[int, int]) -> int:
+    """Bytes beside the row. `decoded` is (width, height) as it leaves the decoder, `row` that of the row.
+
+    Whether the picture will be turned is not known yet: it counts as what takes more.
+    """
+    pixels = decoded[0] * decoded[1]
+    held = len(upload) + pixels * PIXEL_BYTES[header.format]
+    if header.format == "JPEG":
+        held += jpeg_coefficients(upload)
+    return held + FIXED_BYTES + max(resizing_bytes(size, row) for size in (decoded, decoded[::-1]))
+
+
+def resizing_bytes(size: tuple[int, int], row: tuple[int, int]) -> int:
+    """Of a picture that is so large when it is seen upright: what comes out of the first pass, and copies."""
+    passed = size[0] * row[1] if columns_first(size, row) else row[0] * size[1]
+    if in_strips(size, row):
+        return 4 * passed + STRIP_BYTES * max(picture_strips.PIXELS, *size)
+    return 4 * passed + COPIED_BYTES * size[0] * size[1]

@@ -1,0 +1,154 @@
+"""Decoding takes the memory that it says it takes, and for most formats no more than 4 bytes a pixel."""
+
+from __future__ import annotations
+
+import io
+import json
+import subprocess
+import sys
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from rowserve.graphs.signature import Signature, TensorSpec
+from rowserve.handlers.picture_header import jpeg_coefficients
+from rowserve.handlers.picture_settings import PictureCard, picture_settings
+from rowserve.handlers.pictures import ORIENTATION, Decoder
+from rowserve.handlers.problem import Problem
+
+SIDE = 3000
+MIB = 1 << 20
+# Mode, format, options, and the bytes a pixel that are promised, where they are.
+FILES: dict[str, tuple[str, str, dict[str, Any], float | None]] = {
+    "PNG": ("RGB", "PNG", {}, 4),
+    "PNG on its side": ("RGB", "PNG", {"turn": 6}, 4),
+    "PNG upside down": ("RGB", "PNG", {"turn": 4}, 4),
+    "PNG see-through": ("RGBA", "PNG", {}, 4),
+    "PNG see-through on its side": ("RGBA", "PNG", {"turn": 7}, 4),
+    "PNG grey": ("L", "PNG", {}, 4),
+    "PNG grey see-through": ("LA", "PNG", {}, 4),
+    "PNG of 16 bits": ("I;16", "PNG", {}, 4),
+    "PNG palette": ("P", "PNG", {}, 4),
+    "PNG palette see-through": ("P", "PNG", {"transparency": 1}, 4),
+    "PNG one colour see-through": ("RGB", "PNG", {"transparency": (90, 120, 30)}, 4),
+    "PNG one bit": ("1", "PNG", {}, 4),
+    "BMP": ("RGB", "BMP", {}, 4),
+    "BMP palette": ("P", "BMP", {}, 4),
+    "GIF": ("P", "GIF", {}, 4),
+    "JPEG": ("RGB", "JPEG", {}, 4),
+    "JPEG CMYK": ("CMYK", "JPEG", {}, 4),
+    "JPEG progressive 4:2:0": ("RGB", "JPEG", {"progressive": True, "subsampling": 2}, 4),
+    "JPEG progressive 4:4:4": ("RGB", "JPEG", {"progressive": True, "subsampling": 0}, None),
+    "JPEG progressive CMYK": ("CMYK", "JPEG", {"progressive": True}, None),
+    "WebP": ("RGB", "WEBP", {"method": 0}, None),
+    "WebP see-through": ("RGBA", "WEBP", {"method": 0}, None),
+    "WebP lossless": ("RGBA", "WEBP", {"method": 0, "lossless": True, "quality": 0}, None),
+}
+CHILD = """
+import json, os, sys
+from pathlib import Path
+from rowserve.graphs.signature import Signature, TensorSpec
+from rowserve.handlers.picture_settings import PictureCard, picture_settings
+from rowserve.handlers.pictures import Decoder
+
+def status(name):
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(name + ":"))
+
+spec = TensorSpec("images", "uint8", (224, 224, 3))
+decoder = Decoder(picture_settings(PictureCard(), Signature("", (spec,), ())))
+for file in sorted(Path(sys.argv[1]).iterdir()):
+    if os.fork():
+        os.wait()
+        continue
+    upload = file.read_bytes()
+    promised = decoder.peak_bytes(upload)
+    Path("/proc/self/clear_refs").write_text("5")
+    before = status("VmRSS")
+    decoder.decode(upload)
+    print(json.dumps([file.name, status("VmHWM") - before, promised]), flush=True)
+    os._exit(0)
+"""
+
+
+def upload(mode: str, kind: str, options: dict[str, Any], side: int = SIDE) -> bytes:
+    """A flat picture's file."""
+    how = dict(options)
+    if turn := how.pop("turn", 0):
+        how["exif"] = Image.Exif()
+        how["exif"][ORIENTATION] = turn
+    if kind == "PNG":
+        how["compress_level"] = 1
+    colour: Any = (90, 120, 30, 128)[: len(mode)] if mode in ("LA", "RGB", "RGBA", "CMYK") else 1
+    file = io.BytesIO()
+    Image.new(mode, (side, side), colour).save(file, kind, **how)
+    return file.getvalue()
+
+
+def test_decoding_takes_what_it_says(tmp_path: Path):
+    for name, (mode, kind, options, _) in FILES.items():
+        (tmp_path / name).write_bytes(upload(mode, kind, options))
+    told = subprocess.run([sys.executable, "-c", CHILD, tmp_path], capture_output=True, text=True, check=True).stdout
+    taken = {name: (peak, said) for name, peak, said in map(json.loads, told.splitlines())}
+    assert list(taken) == sorted(FILES)
+    for name, (peak, said) in taken.items():
+        most = FILES[name][3]
+        assert peak <= said, name
+        assert said <= 2 * peak + SIDE * SIDE * 4 + 8 * MIB, name
+        if most is not None:
+            assert peak <= most * SIDE * SIDE + 6 * MIB, name  # the strips, and a forked interpreter
+
+
+def decoder(card: PictureCard, side: int = 64) -> Decoder:
+    return Decoder(picture_settings(card, Signature("s", (TensorSpec("x", "uint8", (side, side, 3)),), ())))
+
+
+def test_a_jpeg_counts_at_the_scale_at_which_it_is_decoded():
+    file = upload("RGB", "JPEG", {}, 1600)
+    coarse, fine, whole = (
+        decoder(PictureCard(filter=how), side).peak_bytes(file)  # type: ignore[arg-type]
+        for how, side in (("bilinear", 64), ("bilinear", 512), ("nearest", 64))
+    )
+    assert coarse < 3 * MIB
+    assert coarse < fine
+    assert whole > 4 * 1600 * 1600
+
+
+@pytest.mark.parametrize(
+    ("mode", "options", "a_pixel"),
+    [
+        ("L", {}, 0),
+        ("RGB", {}, 0),
+        ("L", {"progressive": True}, 2),
+        ("RGB", {"progressive": True, "subsampling": 2}, 3),
+        ("RGB", {"progressive": True, "subsampling": 1}, 4),
+        ("RGB", {"progressive": True, "subsampling": 0}, 6),
+        ("CMYK", {"progressive": True}, 8),
+    ],
+)
+def test_the_coefficients_of_a_progressive_jpeg_count(mode: str, options: dict[str, Any], a_pixel: int):
+    assert jpeg_coefficients(upload(mode, "JPEG", options, 160)) == a_pixel * 160 * 160
+
+
+def test_so_do_those_of_components_that_come_one_after_the_other():
+    """What is told of the first scan is made to name one of the three components."""
+    file = upload("RGB", "JPEG", {"subsampling": 0}, 160)
+    scan = file.index(b"\xff\xda")
+    apart = file[:scan] + b"\xff\xda\0\x08\1\1\0\0\x3f\0" + file[scan + 14 :]
+    assert jpeg_coefficients(apart) == 6 * 160 * 160
+    assert jpeg_coefficients(file[:scan]) == 6 * 160 * 160  # who knows what would have come
+
+
+@given(st.data())
+def test_the_peak_of_a_mutated_picture_is_a_number_or_a_problem(data: st.DataObject):
+    kind = data.draw(st.sampled_from(["JPEG", "GIF", "WEBP", "PNG"]))
+    file = bytearray(upload("L", kind, {"progressive": True} if kind == "JPEG" else {}, 24))
+    for _ in range(data.draw(st.integers(1, 6))):
+        file[data.draw(st.integers(0, min(len(file), 300) - 1))] = data.draw(st.integers(0, 255))
+    with suppress(Problem):
+        assert decoder(PictureCard()).peak_bytes(bytes(file)) > 0
