@@ -31,6 +31,7 @@ from rowserve.handlers.pictures import picture_decoders
 from rowserve.server.batcher import Batcher
 from rowserve.server.card import BadSettings, Card
 from rowserve.server.config import Config, cache_bytes, cache_folder
+from rowserve.server.decode_memory import DecodeMemory
 from rowserve.server.discovery import ModelSource
 from rowserve.server.engine_threads import load_patiently
 from rowserve.server.labels import labels_of
@@ -61,8 +62,10 @@ class Assembly:
         self._graphs: list[GraphThread] = []
         self.cache = self._open_cache()
         unsent = Unsent(reactor, Bytes.parse(config.limits.unsent))
+        decode_memory = DecodeMemory(Bytes.parse(config.limits.decoding))
         self.metrics.registry.register(unsent)
-        self.pipeline = RowPipeline(self.cache, reactor, self.metrics, self.defer_to_pool, unsent)
+        self.metrics.registry.register(decode_memory)
+        self.pipeline = RowPipeline(self.cache, reactor, self.metrics, self.defer_to_pool, unsent, decode_memory)
         self.metrics.cache_stats = lambda: self.cache.stats
         self.metrics.queue_rows = lambda: sum(s.model.batcher.rows for s in self.models.states() if s.model)
         self.metrics.alone = self._alone

@@ -41,16 +41,18 @@ class CacheConfig(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
 class Limits(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     """[limits]: what a client may ask of the server. Sizes such as "64MiB", durations such as "10s".
 
-    `body`: of a request. `parts`: of a multipart upload. `pixels`: of a picture. `headers`: until they are complete.
-    `idle`: between requests. `connections`: at once, 0 for as many as the limit of file descriptors allows.
-    `body_rate`: bytes a second, on average, from a body's tenth second on. `queue_rows`, `queue_bytes`: what may wait
-    for one model's graph. `unsent`: of answers that clients have not taken, all together. `load`: until a model that is
-    still loading counts as broken. `stop`: until a graceful stop is cut short.
+    `body`: of a request. `parts`: of a multipart upload. `pixels`: of a picture. `decoding`: memory of pictures while
+    they are decoded, all together. `headers`: until they are complete. `idle`: between requests. `connections`: at
+    once, 0 for as many as the limit of file descriptors allows. `body_rate`: bytes a second, on average, from a body's
+    tenth second on. `queue_rows`, `queue_bytes`: what may wait for one model's graph. `unsent`: of answers that clients
+    have not taken, all together. `load`: until a model that is still loading counts as broken. `stop`: until a graceful
+    stop is cut short.
     """
 
     body: str = "64MiB"
     parts: int = 1000
     pixels: int = 50_000_000
+    decoding: str = "1GiB"
     headers: str = "10s"
     idle: str = "60s"
     connections: int = 0
@@ -62,7 +64,7 @@ class Limits(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     stop: str = "30s"
 
     def __post_init__(self) -> None:
-        for size in (self.body, self.queue_bytes, self.unsent):
+        for size in (self.body, self.decoding, self.queue_bytes, self.unsent):
             Bytes.parse(size)
         for duration in (self.headers, self.idle, self.load, self.stop):
             Seconds.parse(duration)

@@ -1,6 +1,7 @@
 """The pictures of one request on their way to rows.
 
-Reactor thread; the decoding itself runs on the decode pool, no further ahead of the graph than it is told.
+Reactor thread; the decoding itself runs on the decode pool, no further ahead of the graph than it is told, and within
+the memory that there is for all (`decode_memory`).
 """
 
 from __future__ import annotations
@@ -9,16 +10,19 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from rowserve.graphs.rows import Rows
 from rowserve.handlers.items import Picture
 from rowserve.handlers.problem import Problem
+from rowserve.server.decode_memory import Turn
 
 if TYPE_CHECKING:
     from rowserve.server.pipeline import RowPipeline
 
+T = TypeVar("T")
 LARGE = 4 << 20  # bytes; hashing more than this takes the reactor a millisecond, so the pool does it
+Decoded = tuple[Rows, bytes | None, float]  # a row, its key, and the seconds that it took
 UNNAMED = b""  # in place of a key: the upload is not hashed yet
 
 
@@ -61,6 +65,8 @@ class Decoding:
         self._ahead = ahead
         self._waiting: deque[Upload] = deque()
         self._begun: set[int] = set()
+        self._memory = pipeline.decode_memory
+        self._turns: dict[int, Turn] = {}  # of those that wait for memory
         self._stopped = False
         self.seconds = 0.0
 
@@ -89,9 +95,17 @@ class Decoding:
             self._begin(upload)
 
     def _begin(self, upload: Upload) -> None:
-        decoding = self._pipeline.defer_to_pool(partial(self._decode, upload.picture))
+        self._on_pool(partial(self._try, upload.picture), upload)
+
+    def _on_pool(self, call: Callable[[], Decoded | int | None], upload: Upload) -> None:
+        decoding = self._pipeline.defer_to_pool(call)
+        decoding.addBoth(self._admit_others)
         decoding.addCallback(self._decoded, upload)
         decoding.addErrback(self._failed, upload)
+
+    def _admit_others(self, result: T) -> T:
+        self._memory.admit()
+        return result
 
     def settled(self, position: int) -> None:
         """A row is answered or failed: if it was one of these pictures, the next may begin."""
@@ -104,22 +118,46 @@ class Decoding:
         self._stopped = True
         self._waiting.clear()
         self._begun.clear()
+        if self._turns:
+            for turn in self._turns.values():
+                self._memory.leave(turn)
+            self._turns.clear()
+            self._memory.admit()
 
-    def _decode(self, picture: Picture) -> tuple[Rows, bytes | None, float] | None:
-        """Decode pool: None where nobody waits any more."""
+    def _try(self, picture: Picture) -> Decoded | int | None:
+        """Decode pool: the memory wanted where there is no room for it now; None where nobody waits any more."""
         if self._stopped:
             return None
-        began = self._pipeline.monotonic()
-        rows = picture.decoder.decode(picture.upload)
-        return rows, self._owner.key_of(rows), self._pipeline.monotonic() - began
+        size = picture.decoder.peak_bytes(picture.upload)
+        return self._decode(picture, size) if self._memory.take(size) else size
 
-    def _decoded(self, result: tuple[Rows, bytes | None, float] | None, upload: Upload) -> None:
+    def _decode(self, picture: Picture, size: int) -> Decoded | None:
+        """Decode pool: in memory that has been taken."""
+        try:
+            if self._stopped:
+                return None
+            began = self._pipeline.monotonic()
+            rows = picture.decoder.decode(picture.upload)
+            return rows, self._owner.key_of(rows), self._pipeline.monotonic() - began
+        finally:
+            self._memory.give_back(size)
+
+    def _decoded(self, result: Decoded | int | None, upload: Upload) -> None:
         if result is None or self._stopped:
+            return
+        if isinstance(result, int):
+            self._turns[upload.position] = self._memory.wait(result, partial(self._in_turn, upload, result))
+            self._memory.admit()
             return
         rows, key, seconds = result
         self.seconds += seconds
         self._pipeline.metrics.decode_seconds.observe(seconds)
         self._owner.decoded(upload, rows, key)
+
+    def _in_turn(self, upload: Upload, size: int) -> None:
+        """Its memory has been taken."""
+        del self._turns[upload.position]
+        self._on_pool(partial(self._decode, upload.picture, size), upload)
 
     def _failed(self, failure: Any, upload: Upload) -> None:
         if self._stopped:

@@ -19,6 +19,7 @@ from rowserve.graphs.rows import Buffer, Rows
 from rowserve.graphs.signature import Signature
 from rowserve.handlers.items import NO_WISH, Answer, Item, Options, Outcome, Picture, Priority, Timing
 from rowserve.handlers.problem import Problem
+from rowserve.server.decode_memory import DecodeMemory
 from rowserve.server.decoding import LARGE, UNNAMED
 from rowserve.server.metrics import Metrics
 from rowserve.server.models import ServedModel, ServedSignature
@@ -50,12 +51,14 @@ class RowPipeline:
         metrics: Metrics,
         defer_to_pool: DeferToPool[Any],
         unsent: Unsent | None = None,
+        decode_memory: DecodeMemory | None = None,
     ) -> None:
         self.cache = cache
         self.clock = clock
         self.metrics = metrics
         self.defer_to_pool = defer_to_pool
         self.unsent = unsent or Unsent(clock)
+        self.decode_memory = decode_memory or DecodeMemory()
         self.monotonic = time.monotonic
         self._now = clock.seconds
         self._patient: deque[Computed] = deque()  # computed for bulk, not yet taken

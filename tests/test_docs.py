@@ -35,6 +35,7 @@ from rowserve.server.address import NATIVE
 from rowserve.server.admission import Admission
 from rowserve.server.card import Card, read_card
 from rowserve.server.config import Config, read_config
+from rowserve.server.decode_memory import DecodeMemory
 from rowserve.server.metrics import Metrics
 from rowserve.server.profiles import router
 from rowserve.server.stall import StallGauge
@@ -156,6 +157,7 @@ def metric_names() -> set[str]:
     metrics.cache_stats = CacheStats
     metrics.stall = StallGauge(Clock())
     metrics.registry.register(Unsent(Clock()))
+    metrics.registry.register(DecodeMemory())
     metrics.registry.register(Admission())
     metrics.rows("m", 1, "rows").hits(1)
     metrics.request("/livez", 200, 0.0)

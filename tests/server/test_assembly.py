@@ -19,7 +19,7 @@ from rowserve.handlers.items import Answer, Options
 from rowserve.server import assembly as assembly_module
 from rowserve.server import load_watch
 from rowserve.server.assembly import Assembly, load_session
-from rowserve.server.config import CacheConfig, Config
+from rowserve.server.config import CacheConfig, Config, Limits
 from rowserve.server.discovery import discover, find
 from rowserve.server.models import ModelState
 from rowserve.server.one_core import OneCore
@@ -106,6 +106,15 @@ def test_a_model_is_loaded_on_its_own_thread_and_answers(house, linear):
     assert outcomes(ask(assembly, reactor, state, 2, 3, 1)) == ["hit", "computed", "hit"]
     told = assembly.metrics.exposition().decode()
     assert 'rowserve_batches_total{model="linear",reason="idle",version="1"} 2.0' in told
+
+
+def test_pictures_have_the_memory_that_the_settings_give_them(house):
+    limits = Limits(decoding="100KiB")
+    assembly = Assembly(QueueReactor(), Config(cache=CacheConfig(enabled=False), limits=limits))
+    house.open.append(assembly)
+    assert assembly.pipeline.decode_memory.take(100 << 10)
+    assert not assembly.pipeline.decode_memory.take(1)
+    assert b"rowserve_decoding_bytes 102400.0" in assembly.metrics.exposition()
 
 
 def test_a_card_names_the_signature_of_who_names_none(house, tmp_path):

@@ -31,6 +31,7 @@ def test_a_file_is_read_and_flags_overrule_it(tmp_path):
         ("[cache]\nsize = '1MiB'", r"at least 4\.0 MiB"),
         ("[cache]\nsize = '0'", "--no-cache"),
         ("[limits]\nidle = 'soon'", "not a duration"),
+        ("[limits]\ndecoding = 'all'", "not a size"),
         ("[http]\nhosts = ['http://a']", "hosts: 'http://a'"),
         ("[http]\nhosts = 'a'", r"http\.hosts"),
         ("[http]\norigins = ['a']", "origins: 'a'"),
