@@ -1,4 +1,5 @@
-"""What decoding a large flat picture takes at its peak, by format: bytes a pixel above the process before, and after.
+"""What decoding a large flat picture takes at its peak, by format: bytes a pixel above the process before, and after;
+and as how much it counts in `limits.decoding`.
 
 Each picture is decoded in a process of its own. VmHWM is the kernel's own record of the peak; writing 5 to
 /proc/self/clear_refs sets it back (proc(5)).
@@ -58,7 +59,8 @@ def figures(quick: bool) -> Iterator[Figure]:
             told = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
             pixels = side * side
             what = f"decoding a flat {name} of {pixels / 1e6:.0f} Mpixel: peak"
-            detail = f"{told['peak'] / MIB:,.0f} MiB at the peak, {told['after'] / MIB:,.0f} MiB afterwards"
+            peak, after, counted = (max(told[name], 0) / MIB for name in ("peak", "after", "counted"))
+            detail = f"{peak:,.0f} MiB at the peak, {after:,.0f} MiB afterwards; counted as {counted:,.0f} MiB"
             yield Figure(what, told["peak"] / pixels, " B a pixel", wanted and wanted + STRIPS / pixels, detail)
 
 
@@ -88,7 +90,7 @@ def decoded(file: Path) -> dict[str, int]:
     decoder.decode(upload)
     peak = status("VmHWM")
     gc.collect()
-    return {"peak": peak - before, "after": status("VmRSS") - before}
+    return {"peak": peak - before, "after": status("VmRSS") - before, "counted": decoder.peak_bytes(upload)}
 
 
 def status(name: str) -> int:
