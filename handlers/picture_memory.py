@@ -15,7 +15,7 @@ from rowserve.handlers.picture_strips import columns_first, in_strips
 PIXEL_BYTES = {"PNG": 4, "BMP": 4, "JPEG": 4, "GIF": 2, "WEBP": 17}
 COPIED_BYTES = 12  # of a pixel of a small picture: flat, turned, and a strip on the way there
 STRIP_BYTES = 16  # of a pixel of a strip
-FIXED_BYTES = 1 << 20
+FIXED_BYTES = 4 << 20  # what the allocator keeps of strips that have gone, and the like
 
 
 def peak_bytes(upload: Buffer, header: PictureHeader, decoded: tuple[int, int], row: tuple[int, int]) -> int:

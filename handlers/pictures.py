@@ -52,6 +52,9 @@ FILTERS = {
     "lanczos": Image.Resampling.LANCZOS,
 }
 ORIENTATION = 0x0112
+# A picture lies in one piece of memory. From 32 MiB on, such a piece is mapped on its own, and given back when it is
+# freed; Pillow's usual pieces of 16 MiB the process would keep.
+Image.core.set_block_size(1 << 30)  # type: ignore[attr-defined]
 
 
 def picture_decoders(
