@@ -60,10 +60,10 @@ def route(method: str, path: str) -> Route:
     return Route(verb, unquote(name), None if version is None else int(version))
 
 
-def preflight(origin: str) -> Encoded:
-    """The answer to OPTIONS. Raises Problem 400."""
+def preflight(origin: str) -> Encoded | None:
+    """The answer to OPTIONS, if a page asks."""
     if not ORIGIN.fullmatch(origin):
-        raise invalid("Origin header is missing in CORS preflight")
+        return None
     return Encoded(200, [("Content-Type", CONTENT_TYPE)], b"")
 
 

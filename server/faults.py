@@ -10,7 +10,7 @@ from rowserve.handlers.problem import Problem
 from rowserve.handlers.problem_json import encode_problem
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
     from rowserve.handlers.items import Encoded
 
@@ -29,6 +29,11 @@ class NotAllowed(Problem):
 def native_fault(problem: Problem) -> Encoded:
     """RFC 9457, on native routes."""
     return with_hints(problem, encode_problem(problem))
+
+
+def hinted(fault: Callable[[Problem], Encoded]) -> Callable[[Problem], Encoded]:
+    """The form, with hints."""
+    return lambda problem: with_hints(problem, fault(problem))
 
 
 def with_hints(problem: Problem, answer: Encoded, allowed: Iterable[str] = ()) -> Encoded:

@@ -11,6 +11,7 @@ from rowserve.handlers.graphpipe_metadata import encode_json, json_object, metad
 from rowserve.handlers.items import Encoded, plain_names
 from rowserve.handlers.problem import Problem
 from rowserve.server.bodies import Parts
+from rowserve.server.faults import hinted
 from rowserve.server.routing import ANY, ASKING, BINARY, FORM, TEXT, Opened, RouteTable
 
 if TYPE_CHECKING:
@@ -59,7 +60,7 @@ def post_root(api: Api, request: ApiRequest) -> Opened:
     content_type = request.header("content-type")
     if not content_type.lower().startswith("multipart/"):
         return ask(api, request, only_model(api, "/graphpipe/NAME"))
-    request.problem_form = tutorial_upload.encode_fault
+    request.problem_form = hinted(tutorial_upload.encode_fault)
     served = only_model(api, "/images/NAME")
     tutorial_upload.upload_terms(served.face)
 
@@ -98,7 +99,7 @@ def client_count(api: Api, request: ApiRequest) -> Opened:
     return plain(str(len(request.channel.site.channels)))
 
 
-@TABLE.route(ANY, "/control/shutdown", "Refused.", gives=TEXT, statuses=(403,))
+@TABLE.route(ANY, "/control/shutdown", "Refused.", gives="", statuses=(403,))
 def shutdown(api: Api, request: ApiRequest) -> Opened:
     """Whoever reaches the port may ask, and none of them may stop it."""
     raise Problem(403, "a client cannot stop this server; send its process SIGTERM")

@@ -37,7 +37,7 @@ MODEL = "/v2/models/<model>[/versions/<version>]"
 REFUSED = re.compile(
     r"/v2/(?:models/[^/]+(?:/versions/[^/]+)?/(?P<generate>generate|generate_stream)"
     r"|(?:models/[^/]+/)?(?P<trace>trace)/setting|(?P<logging>logging)"
-    r"|repository(?:/[^/]+)?/models/[^/]+/(?P<load>load|unload)|(?P<memory>system|cuda)sharedmemory/.+)"
+    r"|repository(?:/[^/]+)?/models/[^/]+/(?P<load>load|unload)|(?P<memory>system|cuda)sharedmemory(?:/region/[^/]+)?/register)"
 )
 
 
@@ -45,7 +45,7 @@ def unknown(request: ApiRequest, problem: Problem) -> Problem:
     """What is wrong with a request under /v2 that has no route."""
     path = fixed_path(request.path)
     found = REFUSED.fullmatch(path)
-    if found is not None:
+    if found is not None and (problem.status == 404 or request.method == b"POST"):
         return unsupported(UNSUPPORTED[found.lastgroup or ""])
     return problem if problem.status == 405 else Problem(404, f"Not Found: {path[:200]}")
 

@@ -11,10 +11,11 @@ from copy import copy
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING, Any, TypeVar, cast
+from urllib.parse import unquote
 
 from klein import Klein
 from werkzeug.exceptions import HTTPException, MethodNotAllowed, NotFound
-from werkzeug.routing import RequestRedirect
+from werkzeug.routing import BaseConverter, RequestRedirect
 
 from rowserve.handlers.items import Encoded
 from rowserve.handlers.problem import Problem
@@ -56,7 +57,7 @@ class Parameter:
 @dataclass(frozen=True, slots=True, eq=False)
 class Route:
     """One method (or ANY) on one path (`rule`, as Klein takes it). `takes` and `gives` are content types (`gives` is
-    "" where it is never served); `statuses` are those beside 200."""
+    "" where it is never served, and says so in its protocol's words); `statuses` are those beside 200."""
 
     table: RouteTable
     method: str
@@ -75,8 +76,8 @@ class Route:
 
     @property
     def refused(self) -> bool:
-        """Whether it only says, in its protocol's words, that the method does not work there."""
-        return 405 in self.statuses
+        """Whether it only says that the method does not work there."""
+        return not self.gives
 
     @property
     def methods(self) -> tuple[str, ...]:
@@ -89,8 +90,8 @@ class RouteTable:
 
     `fault` writes its errors, on its routes and on unknown paths that begin with one of `prefixes`; `faults` is their
     content type. `unknown` is given what is wrong with such a path, and says it in the protocol's own words, or answers
-    it; `preflight` answers OPTIONS, where the protocol has an answer of its own. Prefixes are written in lower case,
-    and stand for any case.
+    it; `preflight` answers OPTIONS, where the protocol has an answer of its own to it. Prefixes are written in lower
+    case, and stand for any case.
     """
 
     def __init__(
@@ -101,7 +102,7 @@ class RouteTable:
         faults: str = JSON,
         prefixes: Sequence[str] = (),
         unknown: Callable[[ApiRequest, Problem], Problem | Opened] | None = None,
-        preflight: Callable[[ApiRequest], Encoded] | None = None,
+        preflight: Callable[[ApiRequest], Encoded | None] | None = None,
     ) -> None:
         self.name = name
         self.fault = fault
@@ -139,6 +140,13 @@ class RouteTable:
         return put
 
 
+class Name(BaseConverter):
+    """A part of a path that is a name: a colon ends it, as a verb follows (`m:predict`)."""
+
+    regex = "[^/:]+"
+    part_isolating = True
+
+
 class Router:
     """What answers a request: tables in their order; of two routes alike the first counts."""
 
@@ -147,6 +155,7 @@ class Router:
         self._klein = Klein()
         # A path is what it is: a rule of a proxy in front must not be walked around by another spelling.
         self._klein.url_map.merge_slashes = False
+        self._klein.url_map.converters = {**self._klein.url_map.converters, "default": Name}
         self._routes: dict[str, Route] = {}
         taken: set[tuple[str, str]] = set()
         for table in tables:
@@ -221,21 +230,21 @@ class Router:
         return next((table for table in self.tables if text.startswith(table.prefixes)), None)
 
     def _unknown(self, request: ApiRequest, table: RouteTable | None, problem: Problem) -> Opened:
+        path = fixed_path(request.path)
+        if "%" in path and not self._allowed(path) and self._allowed(unquote(path)):
+            raise nothing_at(path)  # an escape is no other spelling of a word
         told = problem if table is None or table.unknown is None else table.unknown(request, problem)
         if isinstance(told, Problem):
             raise told from None
         return told
 
     def _options(self, request: ApiRequest, table: RouteTable | None, path: str) -> Opened:
-        allowed = self._allowed(path)
-        if table is not None and table.preflight is not None:
-            answer = table.preflight(request)
-        elif allowed or path == "*":
-            answer = Encoded(204, [], b"")
-        else:
-            return self._unknown(request, table, nothing_at(path))
-        if allowed or path == "*":
-            answer.headers = [*answer.headers, ("Allow", ", ".join(sorted({*allowed, "OPTIONS"})))]
+        allowed = {"OPTIONS"} if path == "*" else self._allowed(path)
+        own = None if table is None or table.preflight is None else table.preflight(request)
+        if not allowed:
+            return self._unknown(request, table, nothing_at(path)) if own is None else own
+        answer = own or Encoded(204, [], b"")
+        answer.headers = [*answer.headers, ("Allow", ", ".join(sorted(allowed)))]
         return answer
 
 

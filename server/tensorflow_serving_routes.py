@@ -24,14 +24,20 @@ if TYPE_CHECKING:
     from rowserve.server.site import Api
 
 
-def preflight(request: ApiRequest) -> Encoded:
-    """OPTIONS, whatever the path. Raises Problem 400."""
+HEARD = (b"GET", b"HEAD", b"POST", b"PUT", b"DELETE")
+
+
+def preflight(request: ApiRequest) -> Encoded | None:
+    """OPTIONS of a page, whatever the path."""
     return tensorflow_serving_models.preflight(request.header("origin"))
 
 
 def unknown(request: ApiRequest, problem: Problem) -> Opened:
     """A path under /v1/ in a spelling that only TensorFlow Serving takes (case means nothing there, and a name may hold
-    %2F), or what is wrong with it. Raises Problem 400 or 404."""
+    %2F), or what is wrong with it. Raises Problem 400 or 404, and 405 for a method of which TensorFlow Serving never
+    hears."""
+    if problem.status == 405 and request.method not in HEARD:
+        raise problem
     request.route, answer = BY_VERB[servable(request).verb]
     return answer(request.api, request)
 

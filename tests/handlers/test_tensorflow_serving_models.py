@@ -109,11 +109,10 @@ def test_words_for_models_that_are_not_there():
 @pytest.mark.parametrize("origin", ["http://a", "https://b.c:80"])
 def test_options_of_a_browsers_preflight(origin: str):
     got = preflight(origin)
+    assert got is not None
     assert (got.status, got.body, dict(got.headers)) == (200, b"", {"Content-Type": "application/json"})
 
 
 @pytest.mark.parametrize("origin", ["", "null", "ftp://a"])
 def test_options_of_anything_else(origin: str):
-    with pytest.raises(Problem) as caught:
-        preflight(origin)
-    assert (caught.value.status, caught.value.detail) == (400, "Origin header is missing in CORS preflight")
+    assert preflight(origin) is None

@@ -57,7 +57,7 @@ def test_a_row_that_fails_is_the_answer():
         ("POST", "/v1/models/m:explain", 501, {"error": "Model with name m has no explainer."}),
         ("POST", "/v1/models/m:predict", 400, {"error": 'Expected a JSON object with "instances"'}),
         ("GET", "/v1/nothing", 404, {"detail": "Not Found"}),
-        ("GET", "/v1/models/m:predict", 404, {"error": "Model with name m:predict does not exist."}),
+        ("GET", "/v1/models/m:predict", 405, {"detail": "Method Not Allowed"}),
         ("PUT", "/v1/models/m", 405, {"detail": "Method Not Allowed"}),
     ],
 )
