@@ -69,7 +69,9 @@ def test_a_max_age_that_is_no_number_is_400(value: str):
 def test_request_timeout():
     assert request_timeout("1.5") == 1.5
     assert request_options({"request-timeout": "0.25"}, "rows").timeout == 0.25
-    for wrong in ("0", "-1", "nan", "inf", "soon", "", "1s"):
+    for given, read in (("5", 5.0), ("0.000001", 1e-6), ("2e-05", 2e-5), ("1e3", 1000.0), ("10", 10.0)):
+        assert request_timeout(given) == read
+    for wrong in ("0", "0.0", "0e5", "-1", "+1", "nan", "inf", "1e999", "1_0", "1.", "\u0661", " 1", "soon", "", "1s"):
         with pytest.raises(Problem) as caught:
             request_timeout(wrong)
         assert caught.value.status == 400
