@@ -84,6 +84,8 @@ class ApiRequest(Response):
         self.path, _, query = without_authority(self.head.target).partition(b"?")
         if not self._authorize():
             return
+        if query:
+            self.problem_form = self.router.fault_form_at(self.path)  # in which a fault of the query is told
         try:
             self.query = parse_query(query, self.channel.limits.query_fields)
             sink = self.api.admit(self)

@@ -184,6 +184,17 @@ def test_errors_have_the_form_of_their_protocol(profile):
 
 
 @pytest.mark.parametrize("profile", ALL)
+def test_a_query_that_cannot_be_parsed_is_told_in_the_form_of_the_path(profile):
+    def kind(path: str) -> tuple[int, str]:
+        reply = asked(profile, "GET", f"{path}?{'&'.join('a' * 101)}")
+        return reply.status, reply.headers["content-type"].partition(";")[0]
+
+    assert kind("/v1/models/m") == kind("/v2/models/m") == kind("/models/m") == (400, "application/json")
+    assert kind("/graphpipe/m") == (400, "text/plain")
+    assert kind("/livez") == (400, "application/problem+json")
+
+
+@pytest.mark.parametrize("profile", ALL)
 def test_open_inference_is_the_same_for_all(profile):
     server = served(profile)
     assert set(server.request("GET", "/v2").json) >= {"name", "version", "extensions"}
