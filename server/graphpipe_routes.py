@@ -11,8 +11,9 @@ from rowserve.handlers.graphpipe_metadata import encode_json, json_object, metad
 from rowserve.handlers.items import Encoded, plain_names
 from rowserve.handlers.problem import Problem
 from rowserve.server.bodies import Parts
+from rowserve.server.body_schemas import PLAIN, TENSORS, TENSORS_OR_FILES, TENSORS_OR_LIST
 from rowserve.server.faults import hinted
-from rowserve.server.routing import ANY, ASKING, BINARY, FORM, TEXT, Opened, RouteTable
+from rowserve.server.routing import ANY, ASKING, Opened, RouteTable
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -23,15 +24,15 @@ if TYPE_CHECKING:
     from rowserve.server.request import ApiRequest
     from rowserve.server.site import Api
 
-TABLE = RouteTable("graphpipe", fault=encode_fault, faults=TEXT, prefixes=("/graphpipe/", "/control/"))
+TABLE = RouteTable("graphpipe", fault=encode_fault, prefixes=("/graphpipe/", "/control/"))
 
 
 @TABLE.route(
     "POST",
     "/graphpipe/<model>[/versions/<version>]",
     "GraphPipe: tensors in, tensors out; or the model's metadata, as the request asks.",
-    gives=BINARY,
-    takes=(BINARY,),
+    gives=TENSORS,
+    takes=TENSORS,
     statuses=ASKING,
 )
 def post_graphpipe(api: Api, request: ApiRequest, model: str, version: str | None = None) -> Opened:
@@ -51,9 +52,10 @@ def get_graphpipe(api: Api, request: ApiRequest, model: str, version: str | None
     "POST",
     "/",
     "GraphPipe with the only model; as a form, pictures in and a list of [label, score] out.",
-    gives=BINARY,
-    takes=(BINARY, FORM),
-    statuses=(*ASKING[:-3], 422, *ASKING[-3:]),
+    gives=TENSORS_OR_LIST,
+    takes=TENSORS_OR_FILES,
+    statuses=(*ASKING, 422),
+    other_fault=tutorial_upload.encode_fault,
 )
 def post_root(api: Api, request: ApiRequest) -> Opened:
     """GraphPipe names no Content-Type; the tutorials' upload is a form."""
@@ -76,7 +78,7 @@ def get_root(api: Api, request: ApiRequest) -> Opened:
     return encode_json({**told_of_root(api), "status": "alive"})
 
 
-@TABLE.route(ANY, "/control/is_ready", "Whether all models are loaded: ok.", gives=TEXT, statuses=(503,))
+@TABLE.route(ANY, "/control/is_ready", "Whether all models are loaded: ok.", gives=PLAIN, statuses=(503,))
 def is_ready(api: Api, request: ApiRequest) -> Opened:
     """As /readyz."""
     if api.draining or not api.models.ready:
@@ -84,7 +86,7 @@ def is_ready(api: Api, request: ApiRequest) -> Opened:
     return plain("ok")
 
 
-@TABLE.route(ANY, "/control/is_alive", "Whether the process does its work: ok.", gives=TEXT, statuses=(503,))
+@TABLE.route(ANY, "/control/is_alive", "Whether the process does its work: ok.", gives=PLAIN, statuses=(503,))
 def is_alive(api: Api, request: ApiRequest) -> Opened:
     """As /livez."""
     fault = api.health()
@@ -93,13 +95,13 @@ def is_alive(api: Api, request: ApiRequest) -> Opened:
     return plain("ok")
 
 
-@TABLE.route(ANY, "/control/client_count", "How many connections this address has open.", gives=TEXT)
+@TABLE.route(ANY, "/control/client_count", "How many connections this address has open.", gives=PLAIN)
 def client_count(api: Api, request: ApiRequest) -> Opened:
     """The one that asks is among them."""
     return plain(str(len(request.channel.site.channels)))
 
 
-@TABLE.route(ANY, "/control/shutdown", "Refused.", gives="", statuses=(403,))
+@TABLE.route(ANY, "/control/shutdown", "Refused.", gives=None, statuses=(403,))
 def shutdown(api: Api, request: ApiRequest) -> Opened:
     """Whoever reaches the port may ask, and none of them may stop it."""
     raise Problem(403, "a client cannot stop this server; send its process SIGTERM")

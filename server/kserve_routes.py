@@ -12,7 +12,8 @@ from rowserve.handlers.problem import Problem
 from rowserve.handlers.tensorflow_serving_models import document
 from rowserve.handlers.tensorflow_serving_texts import encode_error
 from rowserve.server import tensorflow_serving_routes
-from rowserve.server.routing import ASKING, JSON, Opened, RouteTable
+from rowserve.server.body_schemas import INSTANCES, OBJECT_OR_EVENT
+from rowserve.server.routing import ASKING, Opened, RouteTable
 
 if TYPE_CHECKING:
     from rowserve.server.models import ServedModel
@@ -27,7 +28,8 @@ MERGED = RouteTable("merged", fault=encode_error)
     "POST",
     "/v1/models/<model>:predict",
     "KServe's V1 predict: a list of instances (or inputs) in, their predictions out; CloudEvents in, CloudEvents out.",
-    takes=(JSON, kserve.EVENT_TYPE),
+    gives=OBJECT_OR_EVENT,
+    takes=INSTANCES,
     statuses=ASKING,
 )
 def post_predict(api: Api, request: ApiRequest, model: str) -> Opened:
@@ -37,7 +39,7 @@ def post_predict(api: Api, request: ApiRequest, model: str) -> Opened:
 
 
 @TABLE.route(
-    "POST", "/v1/models/<model>:explain", "KServe's V1 explain: not served.", gives="", statuses=(404, 501, 503)
+    "POST", "/v1/models/<model>:explain", "KServe's V1 explain: not served.", gives=None, statuses=(404, 501, 503)
 )
 def post_explain(api: Api, request: ApiRequest, model: str) -> Opened:
     """The word for it."""

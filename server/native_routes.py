@@ -10,9 +10,10 @@ from rowserve.handlers.items import Answer, Encoded, Question
 from rowserve.handlers.problem_json import encode_problem
 from rowserve.server import probes
 from rowserve.server.bodies import Parts
+from rowserve.server.body_schemas import ANSWERS, PICTURES, PLAIN, ROWS
 from rowserve.server.metrics import CONTENT_TYPE
 from rowserve.server.openapi import described
-from rowserve.server.routing import ASKING, FORM, NDJSON, PROBLEM, TEXT, Opened, Parameter, RouteTable
+from rowserve.server.routing import ASKING, Opened, Parameter, RouteTable
 from rowserve.server.streaming import RowStream
 
 if TYPE_CHECKING:
@@ -23,24 +24,25 @@ if TYPE_CHECKING:
     from rowserve.server.request import ApiRequest
     from rowserve.server.site import Api
 
-TOP = Parameter("top", "How many of the best classes a row gets, where the model has labels.")
+WHOLE = {"type": "integer", "minimum": 0, "maximum": 100_000}
+TOP = Parameter("top", "How many of the best classes a row gets, where the model has labels.", WHOLE)
 OUTPUTS = Parameter("outputs", "Names of outputs, separated by commas, to be given as raw arrays.")
 SIGNATURE = Parameter("signature", "The signature; serving_default, or the only one, where it is not given.")
-PRIORITY = Parameter("priority", "bulk fills what interactive requests leave.", ("interactive", "bulk"))
-SYNC = Parameter("sync", "1: the last line comes after all rows are on disk.", ("0", "1"))
+PRIORITY = Parameter("priority", "bulk fills what interactive requests leave.", {"enum": ["interactive", "bulk", ""]})
+SYNC = Parameter("sync", "1: the last line comes after all rows are on disk.", {"enum": ["0", "1", ""]})
 STRICT = Parameter("strict", "1: a model that did not load makes the server unready.")
 
-TABLE = RouteTable("native", fault=encode_problem, faults=PROBLEM)
-PROBES = RouteTable("probes", fault=encode_problem)  # whose 503 is a state, not a problem
+TABLE = RouteTable("native", fault=encode_problem)
 
 
 @TABLE.route(
     "POST",
     "/images/<model>[/versions/<version>]",
     "Pictures in, one row each: any number of file parts, or one picture as the body.",
-    takes=(FORM, "image/*"),
+    takes=PICTURES,
     query=(TOP, OUTPUTS, SIGNATURE),
-    statuses=(*ASKING[:-3], 422, *ASKING[-3:]),
+    statuses=(*ASKING, 422),
+    states=(413, 422, 500, 503, 504),  # the first row's, where no row was answered
 )
 def post_images(api: Api, request: ApiRequest, model: str, version: str | None = None) -> Opened:
     """Pictures in, one row each."""
@@ -70,8 +72,8 @@ def post_images(api: Api, request: ApiRequest, model: str, version: str | None =
     "POST",
     "/rows/<model>[/versions/<version>]",
     "One JSON row a line in, one JSON answer a line out, streamed both ways: read while you send.",
-    gives=NDJSON,
-    takes=(NDJSON,),
+    gives=ANSWERS,
+    takes=ROWS,
     query=(TOP, OUTPUTS, SIGNATURE, PRIORITY, SYNC),
     statuses=ASKING,
 )
@@ -80,26 +82,26 @@ def post_rows(api: Api, request: ApiRequest, model: str, version: str | None = N
     return RowStream(api, request, api.find(model, version))
 
 
-@PROBES.route("GET", "/livez", "Whether the process does its work.", statuses=(503,))
+@TABLE.route("GET", "/livez", "Whether the process does its work.", states=(503,))
 def get_livez(api: Api, request: ApiRequest) -> Opened:
     """Whether the process does its work."""
     return probes.livez(api.health())
 
 
-@PROBES.route("GET", "/readyz", "Whether all models are loaded and warmed.", query=(STRICT,), statuses=(503,))
+@TABLE.route("GET", "/readyz", "Whether all models are loaded and warmed.", query=(STRICT,), states=(503,))
 def get_readyz(api: Api, request: ApiRequest) -> Opened:
     """Whether requests should be sent here, and the state of each model."""
     strict = request.query.get("strict", ["0"]) != ["0"]  # a probe that writes it otherwise is not to be calmed
     return probes.readyz(api.models, api.draining, strict)
 
 
-@TABLE.route("GET", "/metrics", "Prometheus' figures.", gives=TEXT)
+@TABLE.route("GET", "/metrics", "Prometheus' figures.", gives=PLAIN)
 def get_metrics(api: Api, request: ApiRequest) -> Opened:
     """Prometheus' text form."""
     return Encoded(200, [("Content-Type", CONTENT_TYPE)], api.metrics.exposition())
 
 
-@TABLE.route("GET", "/openapi.json", "This description.")
+@TABLE.route("GET", "/openapi.json", "This description.", statuses=(304,))
 def get_openapi(api: Api, request: ApiRequest) -> Opened:
     """The API described."""
     return described(request.router.routes, request.headers)

@@ -22,9 +22,10 @@ from rowserve.handlers.open_inference_statistics import statistics_document
 from rowserve.handlers.open_inference_texts import encode_fault, unsupported
 from rowserve.handlers.problem import Problem
 from rowserve.server import probes
+from rowserve.server.body_schemas import INFER, LIST, NOTHING
 from rowserve.server.open_inference_catalog import UNSUPPORTED, figures, find, index, ready_versions, serving
 from rowserve.server.openapi import own_version
-from rowserve.server.routing import ASKING, BINARY, JSON, Opened, Parameter, RouteTable
+from rowserve.server.routing import ASKING, Opened, Parameter, RouteTable
 from rowserve.server.target import fixed_path
 
 if TYPE_CHECKING:
@@ -45,7 +46,7 @@ def unknown(request: ApiRequest, problem: Problem) -> Problem:
     """What is wrong with a request under /v2 that has no route."""
     path = fixed_path(request.path)
     found = REFUSED.fullmatch(path)
-    if found is not None and (problem.status == 404 or request.method == b"POST"):
+    if found is not None and request.method == b"POST":
         return unsupported(UNSUPPORTED[found.lastgroup or ""])
     return problem if problem.status == 405 else Problem(404, f"Not Found: {path[:200]}")
 
@@ -59,14 +60,14 @@ def get_server(api: Api, request: ApiRequest) -> Opened:
     return document(server_metadata(own_version()))
 
 
-@TABLE.route("GET", "/v2/health/live", "Open Inference: whether the process does its work.", statuses=(503,))
+@TABLE.route("GET", "/v2/health/live", "Open Inference: whether the process does its work.", states=(503,))
 def get_live(api: Api, request: ApiRequest) -> Opened:
     """As /livez."""
     live = not api.health()
     return document({"live": live}, 200 if live else 503)
 
 
-@TABLE.route("GET", "/v2/health/ready", "Open Inference: whether all models are loaded and warmed.", statuses=(503,))
+@TABLE.route("GET", "/v2/health/ready", "Open Inference: whether all models are loaded and warmed.", states=(503,))
 def get_ready(api: Api, request: ApiRequest) -> Opened:
     """As /readyz."""
     status = probes.readyz(api.models, api.draining).status
@@ -93,7 +94,7 @@ def get_model(api: Api, request: ApiRequest, model: str, version: str = "") -> O
     return document(model_metadata(face, ready_versions(api.models, model), name))
 
 
-@TABLE.route("GET", f"{MODEL}/ready", "Open Inference: whether a model answers.", statuses=(404, 503))
+@TABLE.route("GET", f"{MODEL}/ready", "Open Inference: whether a model answers.", statuses=(404,), states=(503,))
 def get_model_ready(api: Api, request: ApiRequest, model: str, version: str = "") -> Opened:
     """Whether it is loaded."""
     try:
@@ -128,8 +129,8 @@ def get_statistics(api: Api, request: ApiRequest, model: str, version: str = "")
     "POST",
     f"{MODEL}/infer",
     "Open Inference: tensors in, tensors out, as JSON or as bytes behind it.",
-    takes=(JSON, BINARY),
-    statuses=(*ASKING[:-3], 422, *ASKING[-3:]),
+    takes=INFER,
+    statuses=(*ASKING, 422, 501),
 )
 def post_infer(api: Api, request: ApiRequest, model: str, version: str = "") -> Opened:
     """Inference."""
@@ -141,6 +142,7 @@ def post_infer(api: Api, request: ApiRequest, model: str, version: str = "") -> 
     "POST",
     "/v2/repository[/<repository>]/index",
     "Open Inference: every version of every model, and its state.",
+    gives=LIST,
     statuses=(400,),
 )
 def post_index(api: Api, request: ApiRequest, repository: str = "") -> Opened:
@@ -179,10 +181,11 @@ def no_regions(api: Api, request: ApiRequest, region: str = "") -> Opened:
 
 def unregistered(api: Api, request: ApiRequest, region: str = "") -> Opened:
     """There is none to forget."""
-    return Encoded(200, [("Content-Type", JSON)], b"")
+    return Encoded(200, [], b"")
 
 
 for memory in ("system", "cuda"):
     regions = f"/v2/{memory}sharedmemory[/region/<region>]"
-    TABLE.route("GET", f"{regions}/status", f"Open Inference: the regions of {memory} shared memory: none.")(no_regions)
-    TABLE.route("POST", f"{regions}/unregister", "Open Inference: nothing to do.")(unregistered)
+    told = f"Open Inference: the regions of {memory} shared memory: none."
+    TABLE.route("GET", f"{regions}/status", told, gives=LIST)(no_regions)
+    TABLE.route("POST", f"{regions}/unregister", "Open Inference: nothing to do.", gives=NOTHING)(unregistered)

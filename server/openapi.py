@@ -11,41 +11,70 @@ from typing import TYPE_CHECKING, Any
 import orjson
 from blake3 import blake3
 
-from rowserve.handlers.http_headers import response_coding
+from rowserve.handlers.http_headers import SECONDS, response_coding
 from rowserve.handlers.items import Encoded
 from rowserve.handlers.problem import Problem, phrase
-from rowserve.server.routing import ANY, FORM, JSON, NDJSON, TEXT, Parameter, Route, RouteTable
+from rowserve.server.body_schemas import JSON
+from rowserve.server.faults import native_fault
+from rowserve.server.routing import Parameter, Route
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
-ANYTHING: dict[str, Any] = {}
+    from rowserve.server.body_schemas import Content
+    from rowserve.server.routing import Fault
+
 JSON_TYPES = {str: "string", int: "integer"}
-FORM_SCHEMA = {"type": "object", "additionalProperties": {"type": "string", "format": "binary"}}
-LINE_SCHEMA = {"type": "string", "description": "JSON objects, one a line."}
 PATH_PATTERNS = {
     "model": "^[A-Za-z0-9_-][A-Za-z0-9._-]{0,63}$",
-    "version": "^[1-9][0-9]*$",
-    "repository": "^[^/]+$",
-    "region": "^[^/]+$",
+    "version": "^[0-9]{1,18}$",
+    "repository": "^[^/:]+$",
+    "region": "^[^/:]+$",
 }
 HEADERS = (
-    ("Cache-Control", "no-store, no-cache, only-if-cached, max-age=N: what the row cache may do for this request."),
-    ("Rowserve-Throw-Away", "1: these rows meet nobody else's in the row cache, and are forgotten soon."),
-    ("Request-Timeout", "Seconds until rows that are not answered get a 504."),
+    Parameter(
+        "Cache-Control", "no-store, no-cache, only-if-cached, max-age=N: what the row cache may do for this request."
+    ),
+    Parameter(
+        "Rowserve-Throw-Away",
+        "1: these rows meet nobody else's in the row cache, and are forgotten soon.",
+        {"enum": ["0", "1"]},
+    ),
+    Parameter(
+        "Request-Timeout",
+        "Seconds until rows that are not answered get a 504.",
+        {"type": "string", "pattern": f"^{SECONDS.pattern}$"},
+    ),
 )
+# What any request may get: before its route is known (a head that cannot be read, or that comes too slowly), at the
+# door (who may not ask, a query that cannot be parsed), and from its route (too large a body, a fault of ours).
+BEFORE_ROUTING = (400, 408, 414, 431, 505)
+AT_THE_DOOR = (400, 403)
+ON_EACH_ROUTE = (413, 500)
+NATIVE = "native"
+# What an answer says beside its body.
+SAYS = {
+    "Cache-Status": "Whether the rows were in the row cache (RFC 9211).",
+    "Server-Timing": "Where the time went, in milliseconds.",
+    "ETag": "The tag of this representation.",
+    "Vary": "What the representation follows from.",
+    "Retry-After": "The seconds after which to ask again.",
+    "Accept-Encoding": "The content codings that a request may have.",
+}
+SAID_WITH = {415: ("Accept-Encoding",), 501: ("Accept-Encoding",), 503: ("Retry-After",)}
 
 
 @lru_cache(maxsize=8)
 def document(routes: Sequence[Route]) -> bytes:
     """The whole description; of two routes alike, as everywhere, the first counts."""
+    faults = Faults(routes)
     paths: dict[str, Any] = {}
     for route in routes:
-        for method in described_methods(route):
-            paths.setdefault(route.path, {}).setdefault(method.lower(), operation(route, method))
-    info = {"title": "rowserve", "version": own_version(), "description": "Answers rows, each computed once."}
-    faults = {table.name: fault_schema(table) for table in dict.fromkeys(route.table for route in routes)}
-    return orjson.dumps({"openapi": "3.1.0", "info": info, "paths": paths, "components": {"schemas": faults}})
+        for method in () if route.refused else route.methods:
+            paths.setdefault(route.path, {}).setdefault(method.lower(), operation(route, method, faults))
+    told = "Answers rows, each computed once. HEAD works where GET does, and OPTIONS everywhere."
+    info = {"title": "rowserve", "version": own_version(), "description": told}
+    return orjson.dumps({"openapi": "3.1.0", "info": info, "paths": paths, "components": faults.components})
 
 
 def described(routes: Sequence[Route], headers: Mapping[str, str]) -> Encoded:
@@ -77,47 +106,113 @@ def own_version() -> str:
         return "0"
 
 
-def fault_schema(table: RouteTable) -> dict[str, Any]:
-    """What an error of the table looks like, by the look of one."""
-    example = table.fault(Problem(400, "why"))
-    if table.faults == TEXT:
-        return {"type": "string"}
-    if dict(example.headers)["Content-Type"] != table.faults:
-        return {"type": "object"}
-    members = {name: {"type": JSON_TYPES[type(value)]} for name, value in orjson.loads(example.body).items()}
+class Faults:
+    """The answers that tell of faults, each written once: `components`, as OpenAPI has them."""
+
+    def __init__(self, routes: Sequence[Route]) -> None:
+        self._tables = tuple(dict.fromkeys(route.table for route in routes))
+        self._forms: dict[str, Content] = {}
+        self._responses: dict[str, Any] = {}
+        self._schemas: dict[str, Any] = {}
+        self.components = {"schemas": self._schemas, "responses": self._responses}
+        self._learn(NATIVE, native_fault)
+        for table in self._tables:
+            self._learn(table.name, table.fault)
+        for route in routes:
+            if route.other_fault is not None:
+                self._learn(other(route), route.other_fault)
+
+    def _learn(self, name: str, fault: Fault) -> None:
+        """What a fault looks like, by the look of one."""
+        example = fault(Problem(400, "why"))
+        kind = dict(example.headers)["Content-Type"].partition(";")[0]
+        self._schemas[name] = flat_object(example.body) if kind.endswith("json") else {"type": "string"}
+        self._forms[name] = {kind: {"$ref": f"#/components/schemas/{name}"}}
+
+    def at(self, route: Route, status: int) -> dict[str, Any]:
+        """What the route answers with that status."""
+        path = route.rule.lower()
+        door = next((table.name for table in self._tables if path.startswith(table.prefixes)), NATIVE)
+        names = dict.fromkeys(
+            name
+            for name, statuses in (
+                (route.table.name, (*route.statuses, *ON_EACH_ROUTE)),
+                (other(route), route.statuses if route.other_fault is not None else ()),
+                (door, (*AT_THE_DOOR, *unknown_names(route))),
+                (NATIVE, BEFORE_ROUTING),
+            )
+            if status in statuses
+        )
+        forms = [self._forms[name] for name in names]
+        says = SAID_WITH.get(status, ())
+        if status in route.states:
+            return response(phrase(status), either([*forms, route.gives or {}]), says)
+        key = f"{status}_{'_'.join(names)}"
+        self._responses[key] = response(phrase(status), either(forms), says)
+        return {"$ref": f"#/components/responses/{key}"}
+
+
+def other(route: Route) -> str:
+    """The name of a second form of faults."""
+    return f"{route.table.name}_other"
+
+
+def flat_object(body: bytes) -> dict[str, Any]:
+    """The schema of a flat object like this one."""
+    members = {name: {"type": JSON_TYPES[type(value)]} for name, value in orjson.loads(body).items()}
     return {"type": "object", "required": list(members), "properties": members}
 
 
-def described_methods(route: Route) -> tuple[str, ...]:
-    """The methods that are described: of a route that takes any, the one that most clients use."""
-    if route.method != ANY:
-        return route.methods
-    return ("POST",) if route.takes else ("GET",)
+def either(contents: Iterable[Content]) -> Content:
+    """A body that is one of these."""
+    told: dict[str, list[Any]] = {}
+    for content in contents:
+        for kind, schema in content.items():
+            told.setdefault(kind, []).append(schema)
+    return {kind: schemas[0] if len(schemas) == 1 else {"anyOf": schemas} for kind, schemas in told.items()}
 
 
-def operation(route: Route, method: str) -> dict[str, Any]:
+def response(text: str, content: Content, says: Iterable[str] = ()) -> dict[str, Any]:
+    """An answer; what it says in its head it may leave out."""
+    told: dict[str, Any] = {"description": text}
+    if says:
+        told["headers"] = {name: {"description": SAYS[name], "schema": {"type": "string"}} for name in says}
+    if content:
+        told["content"] = {kind: {"schema": schema} for kind, schema in content.items()}
+    return told
+
+
+def operation(route: Route, method: str, faults: Faults) -> dict[str, Any]:
     """One method of one path."""
     names = re.findall(r"{(\w+)}", route.path)
-    parameters = [path_parameter(name) for name in names] + [query_parameter(each) for each in route.query]
+    parameters = [path_parameter(name) for name in names] + [parameter(each, "query") for each in route.query]
     if route.takes:
-        parameters += [header_parameter(name, text) for name, text in HEADERS]
-    responses: dict[str, Any] = {}
-    if route.gives:
-        responses["200"] = {"description": "OK", "content": {route.gives: {"schema": schema(route.gives)}}}
-    wrong = {route.table.faults: {"schema": {"$ref": f"#/components/schemas/{route.table.name}"}}}
-    for status in route.statuses:
-        responses[str(status)] = {"description": phrase(status), "content": wrong}
+        parameters += [parameter(each, "header") for each in HEADERS]
     described: dict[str, Any] = {
         "operationId": operation_id(method, route),
         "tags": [route.table.name],
-        "summary": route.text if route.method != ANY else f"{route.text} Any method will do.",
+        "summary": route.text,
         "parameters": parameters,
-        "responses": responses,
+        "responses": responses(route, faults),
     }
     if route.takes:
-        content = {kind: {"schema": schema(kind)} for kind in route.takes}
+        content = {kind: {"schema": schema} for kind, schema in route.takes.items()}
         described["requestBody"] = {"required": True, "content": content}
     return described
+
+
+def responses(route: Route, faults: Faults) -> dict[str, Any]:
+    """All that the route may answer, by status."""
+    content = route.gives or {}
+    if 304 in route.statuses:
+        says: tuple[str, ...] = ("ETag", "Vary")
+    else:
+        says = ("Cache-Status", "Server-Timing") if route.takes else ()
+    told = {200: response("OK", content, says)}
+    own = (*route.statuses, *route.states, *unknown_names(route))
+    for status in sorted({*own, *BEFORE_ROUTING, *AT_THE_DOOR, *ON_EACH_ROUTE}):
+        told[status] = response(phrase(status), {}, says) if status == 304 else faults.at(route, status)
+    return {str(status): each for status, each in told.items()}
 
 
 def operation_id(method: str, route: Route) -> str:
@@ -125,15 +220,9 @@ def operation_id(method: str, route: Route) -> str:
     return "_".join([method.lower(), *re.findall(r"\w+|/$", route.path)]).replace("/", "slash")
 
 
-def schema(content_type: str) -> dict[str, Any]:
-    """What is known of a body of that type."""
-    if content_type == FORM:
-        return FORM_SCHEMA
-    if content_type == NDJSON:
-        return LINE_SCHEMA
-    if content_type == JSON:
-        return {"type": "object"}
-    return {"type": "string"} if content_type.startswith("text/") else ANYTHING
+def unknown_names(route: Route) -> tuple[int, ...]:
+    """404, where the path has names."""
+    return (404,) if "<" in route.rule else ()
 
 
 def path_parameter(name: str) -> dict[str, Any]:
@@ -142,14 +231,6 @@ def path_parameter(name: str) -> dict[str, Any]:
     return {"name": name, "in": "path", "required": True, "schema": pattern}
 
 
-def query_parameter(parameter: Parameter) -> dict[str, Any]:
-    """A field of the query."""
-    kind: dict[str, Any] = {"type": "string"}
-    if parameter.values:
-        kind["enum"] = list(parameter.values)
-    return {"name": parameter.name, "in": "query", "description": parameter.text, "schema": kind}
-
-
-def header_parameter(name: str, text: str) -> dict[str, Any]:
-    """A request header."""
-    return {"name": name, "in": "header", "description": text, "schema": {"type": "string"}}
+def parameter(parameter: Parameter, place: str) -> dict[str, Any]:
+    """A field of the query, or of the head."""
+    return {"name": parameter.name, "in": place, "description": parameter.text, "schema": parameter.schema}

@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING
 from rowserve.handlers.items import Encoded
 from rowserve.handlers.open_inference_models import document, server_metadata
 from rowserve.handlers.open_inference_texts import encode_fault
+from rowserve.server.body_schemas import PLAIN
 from rowserve.server.metrics import CONTENT_TYPE
 from rowserve.server.openapi import own_version
 from rowserve.server.peer_metrics import exposition
-from rowserve.server.routing import TEXT, Opened, RouteTable
+from rowserve.server.routing import Opened, RouteTable
 
 if TYPE_CHECKING:
     from rowserve.server.request import ApiRequest
@@ -28,7 +29,7 @@ def named(table: RouteTable, name: str) -> None:
 def measured(table: RouteTable, path: str) -> None:
     """The figures at that path, under the names of the table's profile and under ours."""
 
-    @table.route("GET", path, f"Prometheus' figures, under {table.name}'s names too.", gives=TEXT)
+    @table.route("GET", path, f"Prometheus' figures, under {table.name}'s names too.", gives=PLAIN)
     def get_metrics(api: Api, request: ApiRequest) -> Opened:
         body = exposition(table.name, api.models, api.metrics)
         return Encoded(200, [("Content-Type", CONTENT_TYPE)], body)

@@ -17,7 +17,7 @@ from rowserve.server import (
 from rowserve.server.address import NATIVE
 from rowserve.server.routing import Router, RouteTable
 
-ALWAYS = (native_routes.TABLE, native_routes.PROBES, open_inference_routes.TABLE)
+ALWAYS = (native_routes.TABLE, open_inference_routes.TABLE)
 GRAPHPIPE = graphpipe_routes.TABLE  # its GET / has KServe's keys too
 KSERVE = kserve_routes.TABLE
 TENSORFLOW_SERVING = tensorflow_serving_routes.TABLE

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from copy import copy
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 from urllib.parse import unquote
@@ -20,6 +20,7 @@ from werkzeug.routing import BaseConverter, RequestRedirect
 from rowserve.handlers.items import Encoded
 from rowserve.handlers.problem import Problem
 from rowserve.server.bodies import BodySink
+from rowserve.server.body_schemas import NOTHING, OBJECT, Content, Schema
 from rowserve.server.faults import NotAllowed, native_fault, with_hints
 from rowserve.server.target import decoded, fixed_path
 
@@ -30,12 +31,6 @@ Opened = BodySink | Encoded
 Handler = TypeVar("Handler", bound="Callable[..., Opened]")
 Fault = Callable[[Problem], Encoded]
 
-PROBLEM = "application/problem+json"
-JSON = "application/json"
-NDJSON = "application/x-ndjson"
-FORM = "multipart/form-data"
-BINARY = "application/octet-stream"
-TEXT = "text/plain"
 ASKING = (400, 404, 408, 413, 415, 500, 503, 504)
 ANY = "*"
 OPTIONAL = re.compile(r"\[(.*?)\]")
@@ -51,23 +46,26 @@ class Parameter:
 
     name: str
     text: str
-    values: tuple[str, ...] = ()
+    schema: Schema = field(default_factory=lambda: {"type": "string"})
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Route:
-    """One method (or ANY) on one path (`rule`, as Klein takes it). `takes` and `gives` are content types (`gives` is
-    "" where it is never served, and says so in its protocol's words); `statuses` are those beside 200."""
+    """One method (or ANY) on one path (`rule`, as Klein takes it). `takes` and `gives` are what bodies may be (`gives`
+    is None where it is never served, and says so in its protocol's words); `statuses` are those beside 200, of which
+    `states` may have a body in the form of the 200's. `other_fault` is a second form of its faults."""
 
     table: RouteTable
     method: str
     rule: str
     open: Callable[..., Opened]
     text: str
-    gives: str
-    takes: tuple[str, ...]
+    gives: Content | None
+    takes: Content
     query: tuple[Parameter, ...]
     statuses: tuple[int, ...]
+    states: tuple[int, ...] = ()
+    other_fault: Fault | None = None
 
     @property
     def path(self) -> str:
@@ -77,7 +75,7 @@ class Route:
     @property
     def refused(self) -> bool:
         """Whether it only says that the method does not work there."""
-        return not self.gives
+        return self.gives is None
 
     @property
     def methods(self) -> tuple[str, ...]:
@@ -88,10 +86,9 @@ class Route:
 class RouteTable:
     """The routes of one protocol.
 
-    `fault` writes its errors, on its routes and on unknown paths that begin with one of `prefixes`; `faults` is their
-    content type. `unknown` is given what is wrong with such a path, and says it in the protocol's own words, or answers
-    it; `preflight` answers OPTIONS, where the protocol has an answer of its own to it. Prefixes are written in lower
-    case, and stand for any case.
+    `fault` writes its errors, on its routes and on unknown paths that begin with one of `prefixes`. `unknown` is given
+    what is wrong with such a path, and says it in the protocol's own words, or answers it; `preflight` answers OPTIONS,
+    where the protocol has an answer of its own to it. Prefixes are written in lower case, and stand for any case.
     """
 
     def __init__(
@@ -99,14 +96,12 @@ class RouteTable:
         name: str,
         *,
         fault: Fault,
-        faults: str = JSON,
         prefixes: Sequence[str] = (),
         unknown: Callable[[ApiRequest, Problem], Problem | Opened] | None = None,
         preflight: Callable[[ApiRequest], Encoded | None] | None = None,
     ) -> None:
         self.name = name
         self.fault = fault
-        self.faults = faults
         self.prefixes = tuple(prefixes)
         self.unknown = unknown
         self.preflight = preflight
@@ -125,16 +120,19 @@ class RouteTable:
         rule: str,
         text: str,
         *,
-        gives: str = JSON,
-        takes: tuple[str, ...] = (),
+        gives: Content | None = OBJECT,
+        takes: Content = NOTHING,
         query: tuple[Parameter, ...] = (),
         statuses: tuple[int, ...] = (),
+        states: tuple[int, ...] = (),
+        other_fault: Fault | None = None,
     ) -> Callable[[Handler], Handler]:
         """Puts a function `(api, request, **parts of the path)` into the table; what stands in [] may be left out."""
 
         def put(handler: Handler) -> Handler:
             for path in dict.fromkeys((OPTIONAL.sub("", rule), OPTIONAL.sub(r"\1", rule))):
-                self.routes.append(Route(self, method, path, handler, text, gives, takes, query, statuses))
+                described = (text, gives, takes, query, statuses, states, other_fault)
+                self.routes.append(Route(self, method, path, handler, *described))
             return handler
 
         return put

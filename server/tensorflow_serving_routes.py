@@ -11,8 +11,9 @@ from rowserve.handlers.items import Encoded, Question
 from rowserve.handlers.problem import Problem
 from rowserve.handlers.tensorflow_serving_models import Route, VersionState
 from rowserve.handlers.tensorflow_serving_texts import encode_error, servable_not_found, status_not_found
+from rowserve.server.body_schemas import EXAMPLES, PLAIN, PREDICT
 from rowserve.server.metrics import CONTENT_TYPE as METRICS_TYPE
-from rowserve.server.routing import ASKING, JSON, TEXT, Opened, RouteTable
+from rowserve.server.routing import ASKING, Opened, RouteTable
 from rowserve.server.target import fixed_path
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from rowserve.server.site import Api
 
 
-HEARD = (b"GET", b"HEAD", b"POST", b"PUT", b"DELETE")
+USED = (b"GET", b"HEAD", b"POST")
 
 
 def preflight(request: ApiRequest) -> Encoded | None:
@@ -34,9 +35,9 @@ def preflight(request: ApiRequest) -> Encoded | None:
 
 def unknown(request: ApiRequest, problem: Problem) -> Opened:
     """A path under /v1/ in a spelling that only TensorFlow Serving takes (case means nothing there, and a name may hold
-    %2F), or what is wrong with it. Raises Problem 400 or 404, and 405 for a method of which TensorFlow Serving never
-    hears."""
-    if problem.status == 405 and request.method not in HEARD:
+    %2F), or what is wrong with it. Raises Problem 400 or 404, and 405 for a method that TensorFlow Serving has no
+    use for."""
+    if problem.status == 405 and request.method not in USED:
         raise problem
     request.route, answer = BY_VERB[servable(request).verb]
     return answer(request.api, request)
@@ -49,7 +50,7 @@ TABLE = RouteTable("tensorflow_serving", fault=encode_error, prefixes=("/v1/",),
     "POST",
     "/v1/models/<model>[/versions/<version>]:predict",
     "TensorFlow Serving's predict, in row form (instances) or column form (inputs).",
-    takes=(JSON,),
+    takes=PREDICT,
     statuses=(*ASKING, 501),
 )
 def post_predict(api: Api, request: ApiRequest, **_: str) -> Opened:
@@ -68,7 +69,7 @@ def post_predict(api: Api, request: ApiRequest, **_: str) -> Opened:
     "POST",
     "/v1/models/<model>[/versions/<version>]:classify",
     "TensorFlow Serving's classify: examples in, [label, score] of each class out.",
-    takes=(JSON,),
+    takes=EXAMPLES,
     statuses=ASKING,
 )
 def post_classify(api: Api, request: ApiRequest, **_: str) -> Opened:
@@ -80,7 +81,7 @@ def post_classify(api: Api, request: ApiRequest, **_: str) -> Opened:
     "POST",
     "/v1/models/<model>[/versions/<version>]:regress",
     "TensorFlow Serving's regress: examples in, a number for each out.",
-    takes=(JSON,),
+    takes=EXAMPLES,
     statuses=ASKING,
 )
 def post_regress(api: Api, request: ApiRequest, **_: str) -> Opened:
@@ -129,7 +130,7 @@ def get_metadata(api: Api, request: ApiRequest, **_: str) -> Opened:
     "GET",
     "/monitoring/prometheus/metrics",
     "The figures of /metrics, where TensorFlow Serving has its own.",
-    gives=TEXT,
+    gives=PLAIN,
 )
 def get_metrics(api: Api, request: ApiRequest) -> Opened:
     """Prometheus' text form."""

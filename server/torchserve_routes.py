@@ -10,7 +10,8 @@ from rowserve.handlers.problem import Problem
 from rowserve.handlers.torchserve_models import ModelAccount, encode_list, encode_models, encode_ping
 from rowserve.handlers.torchserve_texts import bad_request, by_files, encode_error, model_not_found, version_not_found
 from rowserve.server.bodies import Parts
-from rowserve.server.routing import ANY, ASKING, BINARY, FORM, JSON, Opened, Parameter, RouteTable
+from rowserve.server.body_schemas import ANYTHING, FORM, LIST, PREDICTION
+from rowserve.server.routing import ANY, ASKING, Opened, Parameter, RouteTable
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
     from rowserve.server.request import ApiRequest
     from rowserve.server.site import Api
 
-TAKES = (BINARY, "image/*", JSON, FORM)
 MODEL_NAME = Parameter("model_name", "The model; may be left out where only one is served.")
 LIMIT = Parameter("limit", "How many models to list, 100 at most.")
 NEXT_PAGE = Parameter("next_page_token", "The nextPageToken of the page before.")
@@ -29,7 +29,7 @@ PREFIXES = ("/predictions", "/explanations", "/invocations", "/ping", "/models")
 TABLE = RouteTable("torchserve", fault=encode_error, prefixes=PREFIXES)
 
 
-@TABLE.route("GET", "/ping", "TorchServe's health check.", statuses=(500,))
+@TABLE.route("GET", "/ping", "TorchServe's health check.", states=(500,))
 def get_ping(api: Api, request: ApiRequest) -> Opened:
     """Healthy once all models are loaded."""
     return encode_ping(api.models.ready and not api.draining and not api.health())
@@ -39,8 +39,9 @@ def get_ping(api: Api, request: ApiRequest) -> Opened:
     ANY,
     "/predictions/<model>[/<version>]",
     "TorchServe's prediction: a picture, a tensor's bytes, a text or JSON in.",
-    takes=TAKES,
-    statuses=(*ASKING[:-3], 422, *ASKING[-3:]),
+    gives=ANYTHING,
+    takes=PREDICTION,
+    statuses=(*ASKING, 422),
 )
 def predictions(api: Api, request: ApiRequest, model: str, version: str | None = None) -> Opened:
     """One instance in and its answer out, or instances in and a list out."""
@@ -57,7 +58,14 @@ def predictions(api: Api, request: ApiRequest, model: str, version: str | None =
     return Parts(form, content_type, api.limits)
 
 
-@TABLE.route(ANY, "/models/<model>/invoke", "TorchServe's prediction.", takes=TAKES, statuses=ASKING)
+@TABLE.route(
+    ANY,
+    "/models/<model>/invoke",
+    "TorchServe's prediction.",
+    gives=ANYTHING,
+    takes=PREDICTION,
+    statuses=(*ASKING, 422),
+)
 def invoke(api: Api, request: ApiRequest, model: str) -> Opened:
     """A prediction."""
     return predictions(api, request, model)
@@ -67,9 +75,10 @@ def invoke(api: Api, request: ApiRequest, model: str) -> Opened:
     ANY,
     "/invocations",
     "TorchServe's prediction, as SageMaker calls it.",
-    takes=TAKES,
+    gives=ANYTHING,
+    takes=PREDICTION,
     query=(MODEL_NAME,),
-    statuses=ASKING,
+    statuses=(*ASKING, 422),
 )
 def invocations(api: Api, request: ApiRequest) -> Opened:
     """A prediction of the model that the query names, or of the only one."""
@@ -81,7 +90,7 @@ def invocations(api: Api, request: ApiRequest) -> Opened:
 
 
 @TABLE.route(
-    ANY, "/explanations/<model>[/<version>]", "TorchServe's explanations: not served.", gives="", statuses=(404, 501)
+    ANY, "/explanations/<model>[/<version>]", "TorchServe's explanations: not served.", gives=None, statuses=(404, 501)
 )
 def explanations(api: Api, request: ApiRequest, model: str, version: str | None = None) -> Opened:
     """The word for it."""
@@ -95,7 +104,7 @@ def get_models(api: Api, request: ApiRequest) -> Opened:
     return encode_list(list(dict.fromkeys(state.name for state in api.models.states())), request.query)
 
 
-@TABLE.route("GET", "/models/<model>[/<version>]", "TorchServe's description of a model.", statuses=(404,))
+@TABLE.route("GET", "/models/<model>[/<version>]", "TorchServe's description of a model.", gives=LIST, statuses=(404,))
 def get_model(api: Api, request: ApiRequest, model: str, version: str | None = None) -> Opened:
     """The version that answers, or the one that is named."""
     versions(api, model)
@@ -107,19 +116,25 @@ def get_model(api: Api, request: ApiRequest, model: str, version: str | None = N
     return encode_models([account(state) for state in chosen])
 
 
-@TABLE.route("GET", "/models/<model>/all", "TorchServe's description of all versions of a model.", statuses=(404,))
+@TABLE.route(
+    "GET",
+    "/models/<model>/all",
+    "TorchServe's description of all versions of a model.",
+    gives=LIST,
+    statuses=(404,),
+)
 def get_all(api: Api, request: ApiRequest, model: str) -> Opened:
     """Every version, the highest first."""
     return encode_models([account(state) for state in versions(api, model)])
 
 
-@TABLE.route("POST", "/models", "TorchServe's registering of a model: not served.", gives="", statuses=(405,))
+@TABLE.route("POST", "/models", "TorchServe's registering of a model: not served.", gives=None, statuses=(405,))
 def post_models(api: Api, request: ApiRequest) -> Opened:
     """The word for it."""
     raise by_files("Registering a model")
 
 
-@TABLE.route("PUT", "/models/<model>[/<version>]", "TorchServe's scaling: not served.", gives="", statuses=(405,))
+@TABLE.route("PUT", "/models/<model>[/<version>]", "TorchServe's scaling: not served.", gives=None, statuses=(405,))
 def put_model(api: Api, request: ApiRequest, model: str, version: str | None = None) -> Opened:
     """The word for it."""
     raise by_files("Scaling a model")
@@ -129,7 +144,7 @@ def put_model(api: Api, request: ApiRequest, model: str, version: str | None = N
     "PUT",
     "/models/<model>/<version>/set-default",
     "TorchServe's default version: not served.",
-    gives="",
+    gives=None,
     statuses=(405,),
 )
 def put_default(api: Api, request: ApiRequest, model: str, version: str) -> Opened:
@@ -138,7 +153,7 @@ def put_default(api: Api, request: ApiRequest, model: str, version: str) -> Open
 
 
 @TABLE.route(
-    "DELETE", "/models/<model>[/<version>]", "TorchServe's unregistering: not served.", gives="", statuses=(405,)
+    "DELETE", "/models/<model>[/<version>]", "TorchServe's unregistering: not served.", gives=None, statuses=(405,)
 )
 def delete_model(api: Api, request: ApiRequest, model: str, version: str | None = None) -> Opened:
     """The word for it."""

@@ -183,6 +183,7 @@ def test_there_is_no_region_of_shared_memory_to_tell_of_or_to_forget(server: Ser
         assert server.request("GET", f"{path}/status").json == []
         reply = server.request("POST", f"{path}/unregister", b"")
         assert (reply.status, reply.body) == (200, b"")
+        assert "content-type" not in reply.headers
 
 
 def test_tracing_and_logging_as_they_stand(server: Server):

@@ -76,7 +76,7 @@ def test_metadata_in_every_spelling(path: str):
         ("POST", "/v1/models/m", 400, "Malformed request: POST /v1/models/m"),
         ("POST", "/v1/models/m/metadata", 400, "Malformed request: POST /v1/models/m/metadata"),
         ("POST", "/v1/models/m:explain", 400, "Malformed request: POST /v1/models/m:explain"),
-        ("DELETE", "/v1/models/m", 400, "Malformed request: DELETE /v1/models/m"),
+        ("DELETE", "/v1/models/m", 405, "/v1/models/m takes GET, HEAD, OPTIONS, not DELETE"),
         ("GET", "/v1/models/m/versions/x", 400, "Malformed request: GET /v1/models/m/versions/x"),
         ("GET", "/v1/x", 400, "Malformed request: GET /v1/x"),
         ("GET", f"/v1/models/m/versions/{2**63}", 400, f"Failed to convert version: {2**63} to numeric."),
