@@ -44,13 +44,12 @@ BOM = b"\xef\xbb\xbf"
 
 
 def without_bom(text: Buffer) -> Buffer:
-    """The text less a byte order mark at its beginning, which a parser may ignore (RFC 8259, section 8.1)."""
+    """A body less a byte order mark at its beginning, which a parser may ignore (RFC 8259, section 8.1)."""
     return text[len(BOM) :] if text[: len(BOM)] == BOM else text
 
 
 def read_json(text: Buffer) -> Any:
     """The value of a JSON text; NaN and Infinity come through as floats. Raises Problem 400."""
-    text = without_bom(text)
     try:
         return orjson.loads(text)
     except orjson.JSONDecodeError as error:

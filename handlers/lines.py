@@ -6,6 +6,7 @@ stands in its place as a Problem.
 
 from __future__ import annotations
 
+from rowserve.handlers.json_values import BOM
 from rowserve.handlers.problem import Problem
 
 MAX_LINE = 16 * 1024 * 1024
@@ -13,13 +14,15 @@ Line = bytes | Problem
 
 
 class LineSplitter:
-    """Feed it chunks; it gives the lines that they complete, without their ends (LF or CRLF)."""
+    """Feed it chunks; it gives the lines that they complete, without their ends (LF or CRLF), nor a byte order mark
+    before the first."""
 
     def __init__(self, max_line: int = MAX_LINE) -> None:
         self.max_line = max_line
         self._begun: list[bytes] = []  # the pieces of the line that has no end yet
         self._length = 0
         self._dropped = False
+        self._first = True
 
     def feed(self, chunk: bytes) -> list[Line]:
         """The lines that this chunk completes."""
@@ -53,6 +56,8 @@ class LineSplitter:
 
     def _take(self) -> Line:
         line = b"".join(self._begun).removesuffix(b"\r")
+        if self._first:
+            line, self._first = line.removeprefix(BOM), False
         dropped, length = self._dropped or len(line) > self.max_line, self._length
         self._begun, self._length, self._dropped = [], 0, False
         if dropped:

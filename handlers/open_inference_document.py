@@ -94,7 +94,7 @@ def without_lists(text: bytes) -> tuple[bytes, list[NumberList]]:
 
 def read_object(text: Buffer) -> dict[str, Any]:
     """The document as it is, a long list of inputs or outputs as a plain list. Raises Problem 400."""
-    document = read_whole(text)
+    document = read_whole(without_bom(text))
     if not isinstance(document, dict):
         raise invalid(f"failed to parse the request JSON buffer: expected an object, found {kind_of(document)}")
     for name in ("inputs", "outputs"):
@@ -112,7 +112,6 @@ def read_whole(text: Buffer) -> Any:
     """The value that is all of the text. Raises Problem 400."""
     if len(text) <= PIECE:
         return read_json(text)
-    text = without_bom(text)
     value, end = read_pieces(text)
     if skip_blank(text, end) != len(text):
         raise invalid(f"not JSON: unexpected character at offset {end}")

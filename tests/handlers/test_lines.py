@@ -26,6 +26,9 @@ def test_any_chunking_gives_the_same_lines(text: bytes, data: st.DataObject):
     wanted = [line.removesuffix(b"\r") for line in wanted]
     assert split(text, cuts) == wanted
     assert split(text, cuts, max(map(len, wanted), default=0)) == wanted
+    if wanted:
+        marked = [cut + 1 for cut in cuts]
+        assert split(b"\xef\xbb\xbf" + text, marked) == wanted
 
 
 def test_a_line_that_is_too_long_takes_no_memory():

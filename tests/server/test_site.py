@@ -517,6 +517,13 @@ def test_a_byte_order_mark_before_json_is_skipped(path, body, headers, padding):
     assert (marked.status, marked.body) == (200, plain.body)
 
 
+def test_a_byte_order_mark_before_any_line_but_the_first_is_no_json():
+    reply = Server().request("POST", "/rows/m", b"\xef\xbb\xbf[1.0, 2.0]\n\xef\xbb\xbf[1.0, 2.0]\n")
+    first, second = (json.loads(line) for line in reply.body.splitlines())
+    assert "outputs" in first
+    assert second["error"]["status"] == 400
+
+
 @pytest.mark.parametrize("marks", [2, 20_000])
 def test_more_byte_order_marks_than_one_are_no_json(marks):
     for path, body in (("/v2/models/m/infer", INFER), ("/rows/m", b"[1.0, 2.0]\n"), ("/v1/models/m:predict", PREDICT)):
