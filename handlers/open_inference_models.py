@@ -21,6 +21,7 @@ from rowserve.handlers.open_inference_request import SIGNATURE_NAME, asked_signa
 from rowserve.handlers.open_inference_texts import CONTENT_TYPE, invalid
 
 PLATFORMS = {"tensorflow": "tensorflow_savedmodel"}  # any other engine goes by its name, as Triton's backends do
+PEERS = ("triton", "mlserver")
 EXTENSIONS = (
     "classification",
     "schedule_policy",
@@ -59,9 +60,10 @@ def document(value: Any, status: int = 200) -> Encoded:
     return Encoded(status, [("Content-Type", CONTENT_TYPE)], orjson.dumps(value))
 
 
-def server_metadata(version: str) -> dict[str, Any]:
-    """The server: its name, version, and the extensions that it has."""
-    return {"name": "rowserve", "version": version, "extensions": list(EXTENSIONS)}
+def server_metadata(version: str, profile: str = "") -> dict[str, Any]:
+    """The server: its name (in the profile of another one that one's, which its clients look for), version, and the
+    extensions that it has."""
+    return {"name": profile if profile in PEERS else "rowserve", "version": version, "extensions": list(EXTENSIONS)}
 
 
 def model_metadata(face: ModelFace, versions: Iterable[int], name: str = "") -> dict[str, Any]:

@@ -94,7 +94,8 @@ class HttpConfig(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
 class Config(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     """All of rowserve.toml. `models` is a folder of models; `model` maps names to single model folders.
 
-    `listen` is HOST:PORT, or HOST:PORT,profile=NAME, or a list of these; `grpc` is where gRPC is served ("": nowhere).
+    `listen` is HOST:PORT, or HOST:PORT,profile=NAME, or a list of these; `grpc` is one of these, where gRPC is served
+    ("": nowhere).
     `intra_op_threads` (of one op) and `inter_op_threads` (ops side by side) are those of each model; 0: all cores, or
     one thread an op where that is quicker.
     """

@@ -17,9 +17,10 @@ if TYPE_CHECKING:
     from rowserve.server.site import Api
 
 
-def grpc_lane(api: Api, one_core: OneCore) -> GrpcLane:
+def grpc_lane(api: Api, one_core: OneCore, profile: str) -> GrpcLane:
     """The lane, not started yet; it shares pipeline, models, metrics and limits with the HTTP routes."""
     room = api.limits.body_bytes
-    services = [*TensorFlowServing(api.models, room).services(), OpenInference(api.models, api.metrics).service()]
+    open_inference = OpenInference(api.models, api.metrics, profile).service()
+    services = [*TensorFlowServing(api.models, room).services(), open_inference]
     services.append(Health(api.models, [service.name for service in services]).service())
     return GrpcLane(services, api.pipeline, api.metrics, room, api.clock, one_core)

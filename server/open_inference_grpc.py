@@ -50,11 +50,12 @@ NO_REGIONS = tuple(f"{kind}SharedMemory{verb}" for kind in ("System", "Cuda") fo
 
 
 class OpenInference:
-    """The service, for the models of one server."""
+    """The service, for the models of one server, in the name that its profile gives it."""
 
-    def __init__(self, models: Models, metrics: Metrics) -> None:
+    def __init__(self, models: Models, metrics: Metrics, profile: str = "") -> None:
         self._models = models
         self._metrics = metrics
+        self._profile = profile
 
     def service(self) -> Service:
         """What the lane serves."""
@@ -98,7 +99,7 @@ class OpenInference:
 
     def server_metadata(self, _message: bytes, _: Metadata) -> bytes:
         """The server and its extensions."""
-        return ServerMetadataResponse(**server_metadata(own_version())).SerializeToString()
+        return ServerMetadataResponse(**server_metadata(own_version(), self._profile)).SerializeToString()
 
     def model_metadata(self, message: bytes, _: Metadata) -> bytes:
         """A model's tensors."""

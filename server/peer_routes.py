@@ -23,7 +23,7 @@ def named(table: RouteTable, name: str) -> None:
 
     @table.route("GET", "/v2[/]", f"Open Inference: the server, by {name}'s name.")
     def get_server(api: Api, request: ApiRequest) -> Opened:
-        return document({**server_metadata(own_version()), "name": name})
+        return document(server_metadata(own_version(), name))
 
 
 def measured(table: RouteTable, path: str) -> None:

@@ -41,8 +41,9 @@ def named_models(_context: click.Context, _option: click.Parameter, given: tuple
 )
 @click.option(
     "--grpc",
-    metavar="HOST:PORT",
-    help="Where to serve gRPC: TensorFlow Serving's and the Open Inference Protocol's services.  [default: nowhere]",
+    metavar="HOST:PORT[,profile=NAME]",
+    help="Where to serve gRPC: TensorFlow Serving's and the Open Inference Protocol's services. With the profile "
+    "triton or mlserver the server goes by that name.  [default: nowhere]",
 )
 @models_option
 @config_option

@@ -64,7 +64,7 @@ def serve_http(
             say(line)
         sources = discover(models, named)
         addresses = listening(config)
-        grpc = Address.parse(config.grpc) if config.grpc else None
+        grpc = Address.parse(config.grpc, config.http.profile) if config.grpc else None
     except (BadSettings, OSError) as error:
         raise Refused(str(error)) from None
     run = ReactorRun()
@@ -158,7 +158,7 @@ class Server:
     def _listen_grpc(self, api: Api, address: Address) -> None:
         from rowserve.server.grpc_services import grpc_lane
 
-        lane = grpc_lane(api, self._assembly.one_core)
+        lane = grpc_lane(api, self._assembly.one_core, address.profile)
         self._urls.append(f"grpc://{Address(address.host, lane.start(str(address)))}")
         self._doors.append(lane)
 

@@ -7,7 +7,9 @@ from typing import Any
 
 import pytest
 
+from rowserve.handlers.open_inference_messages import ServerMetadataResponse
 from rowserve.server.listener import ApiSite
+from rowserve.server.open_inference_grpc import OpenInference
 from rowserve.server.profiles import PROFILES, router
 from tests.http_doubles import Reply, Server, form
 
@@ -233,6 +235,13 @@ def test_the_servers_name(profile, name):
         told = asked(profile, "GET", path).json
         assert told["name"] == name
         assert "binary_tensor_data" in told["extensions"]
+
+
+@pytest.mark.parametrize(("profile", "name"), [("triton", "triton"), ("mlserver", "mlserver"), ("kserve", "rowserve")])
+def test_grpc_tells_the_same_name(profile, name):
+    server = served(profile)
+    told = OpenInference(server.models, server.metrics, profile).server_metadata(b"", {})
+    assert ServerMetadataResponse.FromString(told).name == name
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import queue
+import re
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,6 +21,7 @@ from rowserve.graphs.signature import numpy_dtype
 from rowserve.handlers.open_inference_datatypes import NAMES
 from tests.model_recipes import RECIPES
 from tests.tools.digits_server import digits_server
+from tests.tools.processes import arithmetic_model, started
 
 DTYPES = sorted(set(NAMES) - {"string"})
 MODELS = [
@@ -484,3 +487,14 @@ def test_a_stream_of_requests(remote):
             alone = remote.infer("fussy", [given("x", np.full((1, 4), number, np.float32), triton_grpc)])
             assert result.get_response().id == str(number)
             assert np.allclose(result.as_numpy("y"), alone.as_numpy("y"), rtol=1e-5, atol=1e-6)
+
+
+def test_grpc_tells_the_name_of_its_profile(tmp_path: Path) -> None:
+    told = ("--grpc", "127.0.0.1:0,profile=triton", "--model", f"m={arithmetic_model(tmp_path / 'm')}", "--no-cache")
+    with started("serve", "--listen", "127.0.0.1:0", *told) as process:
+        assert process.stderr is not None
+        found = (re.search(r"on grpc://(\S+)", line.decode()) for line in process.stderr)
+        lane = next(each for each in found if each is not None)
+        asked = triton_grpc.InferenceServerClient(lane[1])
+        assert asked.get_server_metadata(as_json=True)["name"] == "triton"
+        asked.close()
