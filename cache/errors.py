@@ -14,6 +14,10 @@ class CacheRefused(CacheError):
     """The cache cannot be used as it stands (foreign, damaged, held by others, on a network file system)."""
 
 
+class WalkEnded(CacheError):
+    """Somebody ended the process that looked at the file: nothing is known of it."""
+
+
 class SecretRefused(CacheRefused):
     """The secret file is not one to trust; the message names it and says what is wrong."""
 

@@ -17,6 +17,7 @@ import fcntl
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -24,7 +25,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from rowserve.cache import walk
-from rowserve.cache.errors import CacheRefused
+from rowserve.cache.errors import CacheRefused, WalkEnded
 from rowserve.cache.meta_page import Damaged, Meta, check_metas, parse_meta
 
 LOCK = "lock"
@@ -37,6 +38,8 @@ BAD = "rows.bad-"
 UNREAD = 2  # the walk's exit status
 WALK_SECONDS = 300.0
 WALK = ("-P", "-m", "rowserve.cache.walk")
+OF_DAMAGE = {signal.SIGBUS, signal.SIGSEGV, signal.SIGABRT, signal.SIGILL, signal.SIGFPE}
+"""Signals by which a file ends who reads it; others come from people, and from a system that stops a whole service."""
 
 NETWORK_FILE_SYSTEMS = {
     0x6969: "NFS",
@@ -192,7 +195,9 @@ def walk_command(rows: Path, *words: str) -> list[str]:
 
 
 def walked(rows: Path, status: int, said: str) -> None:
-    """What came of a walk: its exit status and its last words. Raises CacheRefused."""
+    """What came of a walk: its exit status and its last words. Raises CacheRefused, WalkEnded."""
+    if status < 0 and -status not in OF_DAMAGE:
+        raise WalkEnded(f"the process that looked at {rows / DATA} was ended by signal {-status}")
     if status < 0:
         raise CacheRefused(f"{rows / DATA} is damaged: reading it ends with signal {-status}")
     if status:
@@ -201,7 +206,7 @@ def walked(rows: Path, status: int, said: str) -> None:
 
 
 def walk_in_child(rows: Path, seconds: float = WALK_SECONDS, beside: bool = False) -> None:
-    """Check all pages in another process, while others use the file or not. Raises CacheRefused."""
+    """Check all pages in another process, while others use the file or not. Raises CacheRefused, WalkEnded."""
     command = walk_command(rows, *([walk.BESIDE] if beside else []))
     try:
         done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, timeout=seconds, check=False)
@@ -211,7 +216,8 @@ def walk_in_child(rows: Path, seconds: float = WALK_SECONDS, beside: bool = Fals
 
 
 def check(rows: Path, alone: bool) -> Meta | None:
-    """The file's meta page; None where there is no file yet. Raises CacheRefused for one that must not be used.
+    """The file's meta page; None where there is no file yet. Raises CacheRefused for one that must not be used,
+    WalkEnded where it could not be looked at.
 
     Who has it alone walks it, unless it was let go of in good order: in the hands of others it changes, and they have
     checked it. A file that is shorter than it says is walked in any case: it may lack free pages, and no others.
@@ -250,7 +256,7 @@ def set_aside(rows: Path, clock: Callable[[], float] = time.time) -> Path:
 def verify_pages(folder: Path) -> str:
     """What is wrong with the pages of the file, the free list included, or "". A child process reads them all, while
     others may use the file; where they are damaged, who next has the folder alone sets it aside. Raises CacheRefused
-    where they cannot be read.
+    where they cannot be read, WalkEnded.
     """
     rows = folder / ROWS
     if not (rows / DATA).exists():

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
 import sys
 import threading
-from collections.abc import Callable
 from pathlib import Path
+from unittest.mock import Mock
+
+import pytest
 
 from rowserve.cache.background_walk import BackgroundWalk
 from rowserve.cache.integrity import mark_left
@@ -23,17 +26,16 @@ class Walked:
         self.told: list[str] = []
         self.forgotten: list[bytes] = []
         command = [sys.executable, "-c", program] if program else None
+        self.pauses: list[float] = []
         self.walk = BackgroundWalk(
-            rows, self.told.append, self.forgotten.append, lambda call: call(), first=0.0, every=0.0, command=command
+            rows, self.told.append, self.forgotten.append, lambda call: call(), 30.0, 5000.0, 600.0, command
         )
-        real: Callable[[], bool] = self.walk._walk
-        left = [rounds]
 
-        def walk() -> bool:
-            left[0] -= 1
-            return real() and left[0] > 0
+        def wait(pause: float) -> bool:
+            self.pauses.append(pause)
+            return len(self.pauses) > rounds
 
-        self.walk._walk = walk  # type: ignore[method-assign]
+        self.walk._stopped.wait = wait  # type: ignore[method-assign,assignment]
         self.walk.run()
 
 
@@ -126,10 +128,25 @@ def test_a_child_that_dies_tells_of_damage(tmp_path):
     assert "reading it ends with signal 11" in walked.told[0]
 
 
-def test_a_file_that_cannot_be_read_is_walked_another_day(tmp_path):
+@pytest.mark.parametrize("end", ["sys.exit(2)", "os.kill(os.getpid(), 15)", "os.kill(os.getpid(), 9)"])
+def test_a_walk_that_could_not_be_made_is_made_soon_again_and_tells_of_no_damage(tmp_path, end):
     note = tmp_path / "walks"
-    walked = Walked(tmp_path, f"import sys; open({str(note)!r}, 'a').write('x'); sys.exit(2)", rounds=3)
+    walked = Walked(tmp_path, f"import os, sys; open({str(note)!r}, 'a').write('x'); {end}", rounds=3)
     assert (walked.told, note.read_text()) == ([], "xxx")
+    assert walked.pauses == [30.0, 600.0, 600.0, 600.0]
+    assert mark_left(tmp_path) == ""
+
+
+def test_a_walk_that_was_made_is_made_again_after_a_day(tmp_path):
+    stepped = filled(tmp_path)
+    assert Walked(tmp_path / "rows", rounds=2).pauses == [30.0, 5000.0, 5000.0]
+    stepped.close()
+
+
+def test_no_child_can_be_had_now(tmp_path, monkeypatch):
+    monkeypatch.setattr(subprocess, "Popen", Mock(side_effect=BlockingIOError(11, "Resource temporarily unavailable")))
+    walked = Walked(tmp_path, "...", rounds=2)
+    assert (walked.told, walked.pauses) == ([], [30.0, 600.0, 600.0])
 
 
 def test_what_a_child_says_is_told_for_each_key(tmp_path):
@@ -144,7 +161,12 @@ def test_a_stop_ends_a_walk_that_runs_and_one_that_waits(tmp_path):
     told: list[str] = []
     for first in (0.0, 1000.0):
         walk = BackgroundWalk(
-            tmp_path, told.append, lambda key: None, lambda call: call(), first, 1000.0, [sys.executable, "-c", program]
+            tmp_path,
+            told.append,
+            lambda key: None,
+            lambda call: call(),
+            first,
+            command=[sys.executable, "-c", program],
         )
         thread = threading.Thread(target=walk.run, daemon=True)
         thread.start()

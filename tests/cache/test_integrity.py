@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import struct
 import subprocess
 import sys
@@ -10,7 +11,7 @@ import lmdb
 import pytest
 
 from rowserve.cache import integrity, walk
-from rowserve.cache.errors import CacheRefused
+from rowserve.cache.errors import CacheRefused, WalkEnded
 from rowserve.cache.integrity import Claim
 from rowserve.cache.meta_page import LAST_PAGE_AT, Meta
 from tests.cache.stepping import key
@@ -232,3 +233,12 @@ def test_it_waits_for_who_is_alone(tmp_path):
     second.take(wait=lambda seconds: first.release())
     assert second.alone
     second.release()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])
+def test_a_walk_that_somebody_ends_says_nothing_of_the_file(rows, number):
+    for _ in range(2):
+        with pytest.raises(WalkEnded, match=f"ended by signal {number}"):
+            integrity.walked(rows[0], -number, "")
+    with pytest.raises(CacheRefused, match="signal 7"):
+        integrity.walked(rows[0], -signal.SIGBUS, "")
