@@ -6,6 +6,7 @@ file and dies where it is shorter than it says.
     FOLDER/lock        flock: shared by who uses the cache, exclusive to check it and to set it aside
     FOLDER/rows/       data.mdb and lock.mdb, always moved together
     FOLDER/rows/clean  what data.mdb looked like when its last user let go of it
+    FOLDER/rows/walked  its time is when all pages of data.mdb were last looked at
     FOLDER/rows/damaged  who used it found it so, in one line: the next who has it alone sets it aside
     FOLDER/rows.bad-*  the last one set aside
 """
@@ -32,9 +33,11 @@ LOCK = "lock"
 ROWS = "rows"
 DATA = "data.mdb"
 CLEAN = "clean"
+WALKED = "walked"
 MARK = "damaged"
 BAD = "rows.bad-"
 
+TRUST_SECONDS = 7 * 86400.0
 UNREAD = 2  # the walk's exit status
 WALK_SECONDS = 300.0
 WALK = ("-P", "-m", "rowserve.cache.walk")
@@ -160,6 +163,22 @@ def is_clean(rows: Path) -> bool:
         return False
 
 
+def note_walked(rows: Path) -> None:
+    """All pages of the file have been looked at, and are good. A folder that cannot be written goes without."""
+    try:
+        (rows / WALKED).touch(mode=0o600)
+    except OSError:
+        pass
+
+
+def walked_lately(rows: Path, clock: Callable[[], float] = time.time) -> bool:
+    """Whether a clean end may still be believed: it says that nothing went wrong, not that nothing is."""
+    try:
+        return 0 <= clock() - (rows / WALKED).stat().st_mtime < TRUST_SECONDS
+    except OSError:
+        return False
+
+
 def drop_clean(rows: Path) -> None:
     """Before the first write: from here on only `write_clean` says that all is well."""
     try:
@@ -195,7 +214,7 @@ def walk_command(rows: Path, *words: str) -> list[str]:
 
 
 def walked(rows: Path, status: int, said: str) -> None:
-    """What came of a walk: its exit status and its last words. Raises CacheRefused, WalkEnded."""
+    """Note what came of a walk: its exit status and its last words. Raises CacheRefused, WalkEnded."""
     if status < 0 and -status not in OF_DAMAGE:
         raise WalkEnded(f"the process that looked at {rows / DATA} was ended by signal {-status}")
     if status < 0:
@@ -203,6 +222,7 @@ def walked(rows: Path, status: int, said: str) -> None:
     if status:
         lines = said.strip().splitlines() or ["no reason given"]
         raise CacheRefused(f"{rows / DATA} is damaged: {lines[-1]}")
+    note_walked(rows)
 
 
 def walk_in_child(rows: Path, seconds: float = WALK_SECONDS, beside: bool = False) -> None:
@@ -215,12 +235,13 @@ def walk_in_child(rows: Path, seconds: float = WALK_SECONDS, beside: bool = Fals
     walked(rows, done.returncode, done.stderr.decode(errors="replace"))
 
 
-def check(rows: Path, alone: bool) -> Meta | None:
+def check(rows: Path, alone: bool, clock: Callable[[], float] = time.time) -> Meta | None:
     """The file's meta page; None where there is no file yet. Raises CacheRefused for one that must not be used,
     WalkEnded where it could not be looked at.
 
-    Who has it alone walks it, unless it was let go of in good order: in the hands of others it changes, and they have
-    checked it. A file that is shorter than it says is walked in any case: it may lack free pages, and no others.
+    Who has it alone walks it, unless it was let go of in good order and walked in the last days: in the hands of others
+    it changes, and they have checked it. A file that is shorter than it says is walked in any case: it may lack free
+    pages, and no others.
     """
     why = mark_left(rows)
     if why:
@@ -239,7 +260,7 @@ def check(rows: Path, alone: bool) -> Meta | None:
             walk_in_child(rows, beside=not alone)
         except CacheRefused as refused:
             raise CacheRefused(f"{rows / DATA} is truncated: {size} bytes of {meta.file_bytes}") from refused
-    elif alone and not is_clean(rows):
+    elif alone and not (is_clean(rows) and walked_lately(rows, clock)):
         walk_in_child(rows)
     return meta
 

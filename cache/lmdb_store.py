@@ -29,7 +29,16 @@ MAX_READERS = 2048
 IDLE = "-"
 # A look at the size of the file counts for so long: each lets go of the interpreter's lock, which another thread takes.
 LOOK_SECONDS = 0.001
-DAMAGE = (lmdb.CorruptedError, lmdb.PageNotFoundError, lmdb.PanicError, lmdb.CursorFullError, lmdb.InvalidError)
+DAMAGE = (
+    lmdb.CorruptedError,
+    lmdb.PageNotFoundError,
+    lmdb.PanicError,
+    lmdb.ProblemError,
+    lmdb.PageFullError,
+    lmdb.CursorFullError,
+    lmdb.IncompatibleError,
+    lmdb.InvalidError,
+)
 
 
 @dataclass(slots=True)
@@ -117,6 +126,7 @@ class LmdbStore:
         self._bytes = 0
         self._look_at = 0.0
         self.damaged = ""
+        self.sound = True
         STORES.add(self)
 
     def read(self) -> Reader:
@@ -184,9 +194,13 @@ class LmdbStore:
         except StoreDamaged as error:
             self.give_up(str(error))
             raise
+        except Exception:  # damage may show in any way, in what reads the values too
+            self.sound = False
+            raise
 
     def note(self, error: Exception) -> None:
         """See store.Store."""
+        self.sound = False
         if isinstance(error, DAMAGE):
             self.give_up(f"{self._folder / DATA} is damaged: {error}; restart for a new one")
 

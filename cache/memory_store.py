@@ -85,6 +85,7 @@ class MemoryStore:
 
     errors: tuple[type[Exception], ...] = ()
     damaged = ""
+    sound = True
 
     def __init__(self, pages: int = 4096) -> None:
         self._state = MemoryUpdate([], {}, pages)

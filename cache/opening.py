@@ -122,6 +122,7 @@ class Opened:
             if self.claim is None or not self.claim.alone:
                 raise CacheRefused(f"{self.rows} has no cache file")
             self.rows.mkdir(mode=0o700, exist_ok=True)
+            integrity.note_walked(self.rows)
         if not self.read_only:
             integrity.drop_clean(self.rows)
         cap = max(size or DEFAULT_SIZE, LEAST_SIZE)
@@ -186,12 +187,12 @@ class Opened:
         return about
 
     def close(self) -> None:
-        """Note a clean end if nobody else has the cache, or that the file was found damaged, and let go. The store is
-        closed already."""
+        """Note a clean end if nothing went wrong and nobody else has the cache, or that the file was found damaged, and
+        let go. The store is closed already."""
         try:
             if self.store.damaged:
                 integrity.leave_mark(self.rows, self.store.damaged)
-            elif self.claim is not None and self.claim.take_alone():
+            elif self.store.sound and self.claim is not None and self.claim.take_alone():
                 integrity.write_clean(self.rows)
         except OSError:
             pass  # the next start walks the file, no more

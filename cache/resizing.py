@@ -95,6 +95,7 @@ def copy(store: Store, rows: Path, about: About) -> None:
     finally:
         target.close()
     store.close()
+    integrity.note_walked(fresh)
     integrity.write_clean(fresh)
     rows.rename(old)
     fresh.rename(rows)

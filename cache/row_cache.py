@@ -215,8 +215,8 @@ class RowCache:
             return None
         if body is None:
             self.stats.bad_checksums += 1
-            if self._writer is not None:
-                self._writer.forget(key)
+            store.sound = False
+            self.forget(key)
         return body
 
     def _failed(self, error: Exception) -> None:

@@ -67,11 +67,13 @@ class Store(Protocol):
     """An ordered file. Every method may raise StoreFailed, and nothing else.
 
     `errors` are what a Reader may raise. `damaged` says what was found wrong with the file, or "": from then on every
-    read and write raises StoreDamaged.
+    read and write raises StoreDamaged. `sound` is true until anything goes wrong, of whatever kind: who has met
+    nothing may say that the file is good.
     """
 
     errors: tuple[type[Exception], ...]
     damaged: str
+    sound: bool
 
     def give_up(self, why: str) -> None:
         """The file is damaged: it is used no more."""

@@ -5,6 +5,7 @@ import signal
 import struct
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import lmdb
@@ -242,3 +243,36 @@ def test_a_walk_that_somebody_ends_says_nothing_of_the_file(rows, number):
             integrity.walked(rows[0], -number, "")
     with pytest.raises(CacheRefused, match="signal 7"):
         integrity.walked(rows[0], -signal.SIGBUS, "")
+
+
+def test_a_clean_end_is_believed_while_somebody_has_walked_the_file_lately(rows):
+    folder = rows[0]
+    walks: list[bool] = []
+
+    def looked(age: float = 0.0) -> int:
+        """How many looks it takes to open the file, `age` seconds later."""
+        before = len(walks)
+        integrity.check(folder, True, lambda: time.time() + age)
+        return len(walks) - before
+
+    real = integrity.walk_in_child
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(integrity, "walk_in_child", lambda rows, **ways: (walks.append(True), real(rows, **ways)))
+        integrity.write_clean(folder)
+        assert looked() == 1  # a mark of old, or of a file that nobody has looked at
+        assert looked(integrity.TRUST_SECONDS - 60) == 0
+        assert looked(integrity.TRUST_SECONDS + 60) == 1
+        os.utime(folder / integrity.WALKED, (time.time() + 3600,) * 2)  # the clock was wrong then, or is now
+        assert looked() == 1
+        (folder / integrity.CLEAN).unlink()
+        assert looked() == 1
+
+
+def test_a_walk_that_finds_damage_is_not_noted(rows):
+    (rows[0] / integrity.WALKED).unlink(missing_ok=True)
+    with pytest.raises(CacheRefused):
+        integrity.walked(rows[0], 1, "a page is used twice")
+    assert not integrity.walked_lately(rows[0])
+    integrity.walked(rows[0], 0, "")
+    assert integrity.walked_lately(rows[0])
+    integrity.note_walked(rows[0] / "nowhere")  # no harm

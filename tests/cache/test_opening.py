@@ -567,7 +567,9 @@ def test_a_file_cut_while_it_is_in_use_costs_the_cache_and_not_the_process(folde
     works_anew(folder, "was cut")
 
 
-@pytest.mark.parametrize("error", [lmdb.CorruptedError("x"), lmdb.PageNotFoundError("x"), lmdb.PanicError("x")])
+@pytest.mark.parametrize(
+    "error", [lmdb.CorruptedError("x"), lmdb.PageNotFoundError("x"), lmdb.PanicError("x"), lmdb.ProblemError("x")]
+)
 def test_damage_found_while_serving_ends_the_use_of_the_file_and_the_next_start_sets_it_aside(folder, error):
     stepped = SteppedCache(folder)
     assert stepped.cache.lookup([key(1)]) == [BODY]
@@ -590,4 +592,35 @@ def test_an_error_that_is_no_damage_leaves_the_file_in_use(folder):
     stepped.cache._read = real
     assert stepped.cache.lookup([key(1)]) == [BODY]
     stepped.close()
+    assert not integrity.is_clean(folder / "rows")  # the next start looks whether it is
     assert SteppedCache(folder).cache.lookup([key(1)]) == [BODY]
+
+
+def test_a_damaged_row_is_reason_to_look_at_the_file(folder):
+    content = data(folder).read_bytes()
+    data(folder).write_bytes(content.replace(BODY[:100], b"!" * 100))
+    stepped = SteppedCache(folder)
+    assert stepped.cache.lookup([key(1)]) == [None]
+    stepped.close()
+    assert not integrity.is_clean(folder / "rows")
+    stepped = SteppedCache(folder)
+    stepped.close()
+    assert integrity.is_clean(folder / "rows")
+
+
+def test_a_new_file_is_believed_from_the_first_start_on(folder, monkeypatch):
+    monkeypatch.setattr(integrity, "walk_in_child", Mock(side_effect=AssertionError("walked")))
+    for _ in range(3):
+        stepped = SteppedCache(folder)
+        assert stepped.cache.lookup([key(1)]) == [BODY]
+        stepped.close()
+
+
+@pytest.mark.parametrize("error", [ValueError("no such form"), StoreFailed("Input/output error")])
+def test_whatever_goes_wrong_in_a_transaction_the_next_start_looks(folder, error):
+    opened = Opened(folder)
+    with pytest.raises(type(error)), opened.store.view():
+        raise error
+    opened.store.close()
+    opened.close()
+    assert not integrity.is_clean(folder / "rows")
