@@ -21,9 +21,9 @@ Call = Callable[[], None]
 class BackgroundWalk:
     """Walks the file in the folder `rows`: all pages, the free list, then each record's checksum.
 
-    `damaged` is told why the file must not be used any more, `forget` the keys of single records that are damaged, both
-    by `call_in_reactor`. The first walk comes `first` seconds after the start, each other one `every` seconds after
-    the one before, or `again` seconds after one that could not be made.
+    `damaged` is told why the file must not be used any more, and another may take its place; `forget` the keys of
+    single records that are damaged; both by `call_in_reactor`. The first walk comes `first` seconds after the start,
+    each other one `every` seconds after the one before, or `again` seconds after one that could not be made.
     """
 
     def __init__(
@@ -48,7 +48,7 @@ class BackgroundWalk:
         self._child: subprocess.Popen[bytes] | None = None
 
     def run(self) -> None:
-        """The thread; it ends with `stop`, or when the file is found damaged."""
+        """The thread; it ends with `stop`."""
         pause: float | None = self._first
         while pause is not None and not self._stopped.wait(pause):
             pause = self._walk()
@@ -73,9 +73,9 @@ class BackgroundWalk:
             return self._again
         except CacheRefused as refused:
             integrity.leave_mark(self._rows, str(refused))  # now: who has noted it only in memory may be killed
-            why = f"{refused}; restart to begin a new one"
+            why = str(refused)
             self._call_in_reactor(lambda: self._damaged(why))
-            return None
+            return self._every
         for key in map(bytes.fromhex, json.loads(said)["damaged"]):
             self._call_in_reactor(lambda key=key: self._forget(key))  # type: ignore[misc]
         return self._every

@@ -182,7 +182,7 @@ class LmdbStore:
         size = os.lseek(self._file, 0, os.SEEK_END)
         if size < self._bytes:
             file = self._folder / DATA
-            self.give_up(f"{file} was cut from {self._bytes} to {size} bytes; restart for a new one")
+            self.give_up(f"{file} was cut from {self._bytes} to {size} bytes")
             raise StoreDamaged(self.damaged)
         self._bytes = size
 
@@ -198,11 +198,15 @@ class LmdbStore:
             self.sound = False
             raise
 
+    def exchange(self, other: LmdbStore) -> None:
+        """See store.Store."""
+        self.__dict__, other.__dict__ = other.__dict__, self.__dict__
+
     def note(self, error: Exception) -> None:
         """See store.Store."""
         self.sound = False
         if isinstance(error, DAMAGE):
-            self.give_up(f"{self._folder / DATA} is damaged: {error}; restart for a new one")
+            self.give_up(f"{self._folder / DATA} is damaged: {error}")
 
     def give_up(self, why: str) -> None:
         """See store.Store. Who steps on damage may end the process, or spread it."""

@@ -102,6 +102,10 @@ class MemoryStore:
     def give_up(self, why: str) -> None:
         """See store.Store."""
 
+    def exchange(self, other: MemoryStore) -> None:
+        """See store.Store."""
+        self.__dict__, other.__dict__ = other.__dict__, self.__dict__
+
     def note(self, error: Exception) -> None:
         """See store.Store."""
 

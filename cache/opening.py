@@ -20,6 +20,7 @@ from rowserve.cache.integrity import Claim
 from rowserve.cache.keys import secret_mark
 from rowserve.cache.layout import document_key
 from rowserve.cache.meta_page import Meta
+from rowserve.cache.renewal import Renewal
 from rowserve.cache.row_cache import Call, RowCache, start_daemon
 from rowserve.cache.stats import CacheStats
 from rowserve.cache.store import Store
@@ -54,6 +55,7 @@ def open_cache(
         return RowCache(stats=stats, secret=key, clock=clock, call_in_reactor=call_in_reactor)
     if opened.read_only:
         stats.become(states.READ_ONLY, f"{folder} cannot be written")
+    renewal = Renewal(opened, stats, clock, call_in_reactor)
     return RowCache(
         opened.store,
         secret=opened.secret,
@@ -62,7 +64,8 @@ def open_cache(
         start_thread=start_thread,
         call_in_reactor=call_in_reactor,
         limits=limits,
-        on_close=opened.close,
+        ready=renewal.ready,
+        on_close=renewal.close,
         read_only=opened.read_only,
     )
 
@@ -186,12 +189,28 @@ class Opened:
             )
         return about
 
+    def mark(self) -> None:
+        """Have the next who has the file alone set it aside, for what was found wrong with it."""
+        if self.claim is not None:
+            integrity.leave_mark(self.rows, self.store.damaged)
+
+    def reopen(self) -> Store:
+        """A new store in the place of one that is marked, which stays open; on any thread. Raises CacheError or OSError
+        where the file cannot be set aside."""
+        if self.claim is None:
+            raise CacheRefused(f"{self.folder} cannot be written")
+        try:
+            return self._open(self.about.size, False)
+        except BaseException:
+            self.claim.share()
+            raise
+
     def close(self) -> None:
         """Note a clean end if nothing went wrong and nobody else has the cache, or that the file was found damaged, and
         let go. The store is closed already."""
         try:
             if self.store.damaged:
-                integrity.leave_mark(self.rows, self.store.damaged)
+                self.mark()
             elif self.store.sound and self.claim is not None and self.claim.take_alone():
                 integrity.write_clean(self.rows)
         except OSError:

@@ -62,6 +62,7 @@ class RowCache:
         start_thread: Callable[[Call], object] = start_daemon,
         call_in_reactor: Callable[[Call], None] = lambda call: call(),
         limits: Limits | None = None,
+        ready: Callable[[], bool] = lambda: True,
         on_close: Call = lambda: None,
         read_only: bool = False,
     ) -> None:
@@ -84,7 +85,9 @@ class RowCache:
             return
         self._read, self._errors = store.read, (StoreFailed, *store.errors)
         if not read_only:
-            self._writer = Writer(store, self.stats, clock=clock, call_in_reactor=call_in_reactor, limits=limits)
+            self._writer = Writer(
+                store, self.stats, clock=clock, call_in_reactor=call_in_reactor, limits=limits, ready=ready
+            )
             self._pending, self._noted = self._writer.pending, self._writer.noted
             start_thread(self._writer.run)
 
@@ -138,9 +141,8 @@ class RowCache:
         name = generation_name(generation.tag)
         known = self.recall(name)
         models = [each for each in served_names(known) if each != model] + ([model] if model else [])
-        told = {"fingerprint": fingerprint, "signature": signature, "models": models[-MOST_NAMES:]}
-        document = json.dumps(told).encode()
-        if known != document:
+        about = {"fingerprint": fingerprint, "signature": signature, "models": models[-MOST_NAMES:]}
+        if known != (document := json.dumps(about).encode()):
             self.remember(name, document)
 
     def lookup(self, keys: Sequence[bytes], max_age: float | None = None) -> list[Buffer | None]:
@@ -245,9 +247,8 @@ class RowCache:
         return self._keep(Kind.ALIAS, alias_keys, row_keys, generation)
 
     def _keep(self, kind: Kind, keys: Sequence[bytes], bodies: Sequence[Buffer], generation: Generation | None) -> int:
-        if self._writer is None:
-            return 0
-        return self._writer.keep(kind, keys, bodies, NO_TAG if generation is None else generation.tag)
+        tag = NO_TAG if generation is None else generation.tag
+        return 0 if self._writer is None else self._writer.keep(kind, keys, bodies, tag)
 
     def room_for(self, packed: Sequence[Buffer]) -> int:
         """How many of these rows, from the first on, find room now; all of them where nothing is kept anyway."""
@@ -271,8 +272,7 @@ class RowCache:
         """The document of that name, or None."""
         if self._store is None:
             return None
-        pending = self._pending.get(document_key(name))
-        if pending is not None:
+        if (pending := self._pending.get(document_key(name))) is not None:
             return bytes(pending)
         try:
             with self._store.view() as view:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +77,9 @@ class Store(Protocol):
 
     def give_up(self, why: str) -> None:
         """The file is damaged: it is used no more."""
+
+    def exchange(self, other: Any) -> None:
+        """Each becomes what the other, of the same class, was. Between two reads, and while nobody writes."""
 
     def note(self, error: Exception) -> None:
         """A Reader has raised this one of `errors`: it may show that the file is damaged."""

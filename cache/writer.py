@@ -28,7 +28,8 @@ Done = Callable[[Exception | None], None]
 class Writer:
     """The queue before the store and the thread behind it.
 
-    `clock` is wall time in seconds; `call_in_reactor` runs a callable on the reactor thread.
+    `clock` is wall time in seconds; `call_in_reactor` runs a callable on the reactor thread. `ready` says on the
+    writer thread whether the store may be used in this turn.
     """
 
     def __init__(
@@ -39,6 +40,7 @@ class Writer:
         clock: Callable[[], float],
         call_in_reactor: Callable[[Call], None],
         limits: Limits | None = None,
+        ready: Callable[[], bool] = lambda: True,
     ) -> None:
         self.store = store
         self.stats = stats
@@ -48,6 +50,7 @@ class Writer:
         self.noted = self._commits.noted
         self.finished = threading.Event()
         self._clock = clock
+        self._ready = ready
         self._call_in_reactor = call_in_reactor
         self._changed = threading.Condition()
         self._queue: deque[Item] = deque()
@@ -175,6 +178,9 @@ class Writer:
     def step(self) -> None:
         """One turn: a group of rows, marks and numbers when their time has come, the barriers that are passed."""
         group = self._group()
+        if not self._ready():
+            self._skip(group)
+            return
         if group:
             self._write(group)
             if any(item.tag == THROW_AWAY_TAG for item in group):
@@ -184,6 +190,16 @@ class Writer:
             self._next_tick = now + self.limits.tick
             self._commits.tick(now, fold=not self._held)
         self._forgetting = self._forget(now)
+        self._pass_barriers()
+        self._call_waiting()
+
+    def _skip(self, group: Sequence[Item]) -> None:
+        """A turn without a file to write to."""
+        self._done(group, failed=self.stats.why or "there is no file")
+        with self._changed:
+            self._forgetting = False
+            if self._closing:
+                self._forget_at = None
         self._pass_barriers()
         self._call_waiting()
 

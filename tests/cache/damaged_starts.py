@@ -21,6 +21,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
 
+from benchmarks.table import machine
 from rowserve.cache import integrity, walk
 from rowserve.cache.background_walk import BackgroundWalk
 from rowserve.cache.opening import open_cache
@@ -34,6 +35,7 @@ SECONDS = 60
 COLUMNS = (
     "files",
     "set aside at start",
+    "while serving",
     "found by the walk",
     "walks that died",
     "crashes before",
@@ -142,7 +144,11 @@ class Server:
             folder, log=self.lines.append, start_thread=lambda run: None, clock=lambda: self._now
         )
         self._folder = folder
-        line.tell(phase="open", state=self.cache.stats.state, aside=any("set aside" in each for each in self.lines))
+        line.tell(phase="open", state=self.cache.stats.state, aside=self.aside())
+
+    def aside(self) -> int:
+        """How many files have been set aside so far."""
+        return sum("set aside" in line for line in self.lines)
 
     def look(self, numbers: list[int]) -> int:
         """Ask for rows, and for aliases of some; how many were hits."""
@@ -189,7 +195,8 @@ def start(folder: Path, line: Line, turn: int, last: int, short: bool, killed: b
         server.walk()
         kept = server.serve(LATER + turn * 1000 + 500)
     server.look([LATER + turn * 1000 + number for turn in range(turn) for number in range(NEW_ROWS)])
-    line.tell(phase="end", state=server.cache.stats.state, why=server.cache.stats.why, kept=kept, wrong=server.wrong)
+    stats = server.cache.stats
+    line.tell(phase="end", state=stats.state, why=stats.why, kept=kept, wrong=server.wrong, aside=server.aside())
     if not killed:
         if server.cache._writer is not None:
             server.cache._writer.finished.set()
@@ -218,7 +225,9 @@ def started(folder: Path, turn: int, last: int, short: bool, killed: bool) -> tu
     ours.close()
     status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
     told.append(status)
-    count["set aside at start"] += phases.get("open", {}).get("aside", False)
+    aside = phases.get("open", {}).get("aside", 0)
+    count["set aside at start"] += aside
+    count["while serving"] += phases.get("end", {}).get("aside", aside) - aside
     count["found by the walk"] += phases.get("walked", {}).get("found", False)
     count["wrong rows"] += phases.get("end", {}).get("wrong", 0)
     if status == -signal.SIGALRM:
@@ -307,7 +316,8 @@ def main() -> NoReturn:
     first = int(sys.argv[3]) if len(sys.argv) > 3 else 0
     with tempfile.TemporaryDirectory(dir="/dev/shm" if Path("/dev/shm").is_dir() else None) as folder:
         table, log = run_all(Path(folder), files, workers, first)
-    print(printed(table), flush=True)
+    print("python -m tests.cache.damaged_starts", *sys.argv[1:])
+    print("\n".join(f"{what}: {value}" for what, value in machine().items()), printed(table), sep="\n\n", flush=True)
     for story in log:
         print(story, file=sys.stderr)
     sys.exit(bool(log))

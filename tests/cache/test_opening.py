@@ -549,9 +549,9 @@ def test_a_file_removed_while_it_is_in_use_is_noticed_with_or_without_a_write(fo
     stepped.close()
 
 
-def test_a_file_cut_while_it_is_in_use_costs_the_cache_and_not_the_process(folder, monkeypatch):
+def test_a_file_cut_while_others_use_it_costs_the_cache_and_not_the_process(folder, monkeypatch):
     monkeypatch.setattr(lmdb_store, "LOOK_SECONDS", 0.0)
-    stepped = SteppedCache(folder)
+    stepped, other = SteppedCache(folder), Opened(folder)
     assert stepped.cache.lookup([key(1)]) == [BODY]
     os.truncate(data(folder), 8192)
     assert stepped.cache.lookup([key(1)]) == [None]
@@ -561,17 +561,19 @@ def test_a_file_cut_while_it_is_in_use_costs_the_cache_and_not_the_process(folde
     stepped.now += 1
     stepped.step()
     assert stepped.stats.state == "failing"
-    assert len(stepped.lines) == 1
     assert "was cut" in stepped.lines[0]
+    assert "others have it open" in stepped.lines[1]
     stepped.close()
+    other.store.close()
+    other.close()
     works_anew(folder, "was cut")
 
 
 @pytest.mark.parametrize(
     "error", [lmdb.CorruptedError("x"), lmdb.PageNotFoundError("x"), lmdb.PanicError("x"), lmdb.ProblemError("x")]
 )
-def test_damage_found_while_serving_ends_the_use_of_the_file_and_the_next_start_sets_it_aside(folder, error):
-    stepped = SteppedCache(folder)
+def test_damage_found_while_others_use_the_file_ends_its_use_and_the_next_start_sets_it_aside(folder, error):
+    stepped, other = SteppedCache(folder), Opened(folder)
     assert stepped.cache.lookup([key(1)]) == [BODY]
     real, stepped.cache._read = stepped.cache._read, Mock(side_effect=error)
     assert stepped.cache.lookup([key(1)]) == [None]
@@ -582,6 +584,8 @@ def test_damage_found_while_serving_ends_the_use_of_the_file_and_the_next_start_
     stepped.step()
     assert stepped.stats.failed == 1
     stepped.close()
+    other.store.close()
+    other.close()
     works_anew(folder, "is damaged: x")
 
 
