@@ -62,6 +62,7 @@ class BackgroundWalk:
 
     def _walk(self) -> float | None:
         """In how many seconds another is to follow; None if none is."""
+        file = self._file()
         try:
             status, said, fault = self._child_says()
             if self._stopped.is_set():
@@ -72,6 +73,8 @@ class BackgroundWalk:
         except (OSError, WalkEnded):
             return self._again
         except CacheRefused as refused:
+            if self._file() != file:
+                return self._again  # it was of another file, which has been set aside meanwhile
             integrity.leave_mark(self._rows, str(refused))  # now: who has noted it only in memory may be killed
             why = str(refused)
             self._call_in_reactor(lambda: self._damaged(why))
@@ -79,6 +82,13 @@ class BackgroundWalk:
         for key in map(bytes.fromhex, json.loads(said)["damaged"]):
             self._call_in_reactor(lambda key=key: self._forget(key))  # type: ignore[misc]
         return self._every
+
+    def _file(self) -> int:
+        """Which file it is; 0 where there is none."""
+        try:
+            return (self._rows / integrity.DATA).stat().st_ino
+        except OSError:
+            return 0
 
     def _child_says(self) -> tuple[int, bytes, bytes]:
         """Its exit status and what it wrote. Raises OSError where there can be no child."""

@@ -144,6 +144,15 @@ def test_a_walk_that_was_made_is_made_again_after_a_day(tmp_path):
     stepped.close()
 
 
+def test_damage_of_a_file_that_was_replaced_meanwhile_is_not_that_of_the_new_one(tmp_path):
+    for name in ("data.mdb", "fresh"):
+        (tmp_path / name).write_bytes(b"")
+    replace = f"import os, sys; os.replace({str(tmp_path / 'fresh')!r}, {str(tmp_path / 'data.mdb')!r})"
+    walked = Walked(tmp_path, f"{replace}; sys.exit('a page is used twice')")
+    assert (walked.told, walked.pauses) == ([], [30.0, 600.0])
+    assert mark_left(tmp_path) == ""
+
+
 def test_no_child_can_be_had_now(tmp_path, monkeypatch):
     monkeypatch.setattr(subprocess, "Popen", Mock(side_effect=BlockingIOError(11, "Resource temporarily unavailable")))
     walked = Walked(tmp_path, "...", rounds=2)
