@@ -13,7 +13,7 @@ FOUND = $(wildcard $(or $(PYENV_ROOT),$(HOME)/.pyenv)/versions/3.1[13].*/bin/pyt
 TOX = $(BIN)/tox run $(if $(FOUND),--discover $(FOUND))
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test bench clean
+.PHONY: help demo test soak bench clean
 
 help: ## say what there is to make
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-7s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -23,6 +23,9 @@ demo: $(VENV)/demo.done ## install into .venv and serve EfficientNet-Lite0 on re
 
 test: $(VENV)/tox.done ## run lint, types and the whole suite through tox
 	$(TOX) $(ENVS) $(ARGS)
+
+soak: $(VENV)/tox.done ## run the long versions of tests (some hours)
+	$(TOX) -e soak $(ARGS)
 
 bench: $(VENV)/tox.done ## print the table of figures
 	$(TOX) -e bench $(ARGS)
