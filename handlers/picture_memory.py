@@ -16,6 +16,9 @@ PIXEL_BYTES = {"PNG": 4, "BMP": 4, "JPEG": 4, "GIF": 2, "WEBP": 17}
 COPIED_BYTES = 12  # of a pixel of a small picture: flat, turned, and a strip on the way there
 STRIP_BYTES = 16  # of a pixel of a strip
 FIXED_BYTES = 4 << 20  # what the allocator keeps of strips that have gone, and the like
+SMALL = 1 << 20  # pixels of pictures of which it does not pay to know more than the most that any takes
+MOST_BYTES = 32  # of their pixels, copies included
+BLOCK = 32  # pixels to which a JPEG is filled up, at the most
 
 
 def peak_bytes(upload: Buffer, header: PictureHeader, decoded: tuple[int, int], row: tuple[int, int]) -> int:
@@ -36,3 +39,9 @@ def resizing_bytes(size: tuple[int, int], row: tuple[int, int]) -> int:
     if in_strips(size, row):
         return 4 * passed + STRIP_BYTES * max(picture_strips.PIXELS, *size)
     return 4 * passed + COPIED_BYTES * size[0] * size[1]
+
+
+def small_peak_bytes(upload: Buffer, header: PictureHeader, row: tuple[int, int]) -> int:
+    """The same of a picture of at most SMALL pixels, in a microsecond: never less than it takes."""
+    width, height = header.width + BLOCK, header.height + BLOCK
+    return len(upload) + FIXED_BYTES + MOST_BYTES * width * height + 4 * max(width, height) * max(row)

@@ -28,7 +28,7 @@ from rowserve.graphs.rows import Array, Buffer, Rows
 from rowserve.graphs.signature import Signature, numpy_dtype
 from rowserve.handlers.items import PictureDecoder
 from rowserve.handlers.picture_header import PictureHeader, broken_picture, jpeg_scans, picture_header
-from rowserve.handlers.picture_memory import peak_bytes
+from rowserve.handlers.picture_memory import SMALL, peak_bytes, small_peak_bytes
 from rowserve.handlers.picture_settings import PictureCard, PictureSettings, picture_settings
 from rowserve.handlers.picture_strips import SIDEWAYS, TURNS, Box, in_strips, resized_in_strips, turned_size
 from rowserve.handlers.problem import Problem
@@ -104,6 +104,8 @@ class Decoder:
         """What `decode` takes at its peak, beside the row, as its first bytes tell. Raises Problem 413 or 422."""
         header = picture_header(upload)
         self._check_pixels(header.format, header.width, header.height)
+        if header.width * header.height <= SMALL:
+            return small_peak_bytes(upload, header, self.settings.size)
         size = self._decoded_size(header) if header.format == "JPEG" else (header.width, header.height)
         return peak_bytes(upload, header, size, self.settings.size[::-1])
 
@@ -197,7 +199,8 @@ class Decoder:
         image = flattened(picture)
         if turn != 1:
             image = image.transpose(TURNS[turn])
-        return image.resize(size, self._filter, box)
+        whole = image.size == size and box == (0, 0, *size)
+        return image if whole else image.resize(size, self._filter, box)
 
     def _scale(self, pixels: Array) -> Array:
         """Pixels as the input takes them: by a table of the 256 values, each rounded once."""

@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from rowserve.graphs.signature import Signature, TensorSpec
-from rowserve.handlers.picture_header import jpeg_coefficients
+from rowserve.handlers.picture_header import PictureHeader, jpeg_coefficients
+from rowserve.handlers.picture_memory import SMALL, peak_bytes, small_peak_bytes
 from rowserve.handlers.picture_settings import PictureCard, picture_settings
 from rowserve.handlers.pictures import ORIENTATION, Decoder
 from rowserve.handlers.problem import Problem
@@ -168,3 +169,16 @@ def test_the_peak_of_a_mutated_picture_is_a_number_or_a_problem(data: st.DataObj
         file[data.draw(st.integers(0, min(len(file), 300) - 1))] = data.draw(st.integers(0, 255))
     with suppress(Problem):
         assert decoder(PictureCard()).peak_bytes(bytes(file)) > 0
+
+
+@given(
+    st.sampled_from(["PNG", "GIF", "BMP", "WEBP", "JPEG"]),
+    st.integers(1, 1 << 20),
+    st.integers(1, 1 << 20),
+    st.tuples(st.integers(1, 4096), st.integers(1, 4096)),
+)
+def test_a_small_picture_counts_at_least_as_what_it_takes(kind: str, width: int, height: int, row: tuple[int, int]):
+    header = PictureHeader(kind, width, max(1, min(height, SMALL // width)))
+    size = (header.width, header.height)
+    coefficients = 8 * (header.width + 32) * (header.height + 32) if kind == "JPEG" else 0
+    assert small_peak_bytes(b"", header, row) >= peak_bytes(b"", header, size, row) + coefficients
