@@ -7,7 +7,10 @@ import os
 import random
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 from unittest.mock import Mock
 
 import lmdb
@@ -628,3 +631,24 @@ def test_whatever_goes_wrong_in_a_transaction_the_next_start_looks(folder, error
     opened.store.close()
     opened.close()
     assert not integrity.is_clean(folder / "rows")
+
+
+@pytest.mark.parametrize("hidden", [False, True])
+def test_rows_that_cannot_be_read_back_are_reason_to_look_at_all_pages(folder, hidden):
+    stepped = SteppedCache(folder)
+    store = stepped.cache._store
+    real = store.view
+
+    @contextmanager
+    def view() -> Iterator[Any]:
+        with real() as found:
+            get = found.get
+            found.get = lambda wanted: None if wanted == key(307) and hidden else get(wanted)
+            yield found
+
+    store.view = view
+    stepped.cache.keep([key(number) for number in range(300, 308)], [BODY] * 8)
+    stepped.settle()
+    store.view = real
+    stepped.close()
+    assert integrity.is_clean(folder / "rows") != hidden
