@@ -44,9 +44,6 @@ class PictureDecoder(Protocol):
     def identity(self) -> bytes:
         """Names the settings and the decoding code: another identity is another alias."""
 
-    def check(self, upload: Buffer) -> None:
-        """Raises Problem (413, 422) by what the header alone tells. Microseconds: may run on the reactor."""
-
     def peak_bytes(self, upload: Buffer) -> int:
         """The memory that `decode` takes, beside the row, by what the first bytes tell. Raises Problem (413, 422)."""
 

@@ -95,11 +95,6 @@ class Decoder:
         }
         return json.dumps(named, sort_keys=True).encode()
 
-    def check(self, upload: Buffer) -> None:
-        """Raises Problem 413 or 422 by what the header alone tells."""
-        header = picture_header(upload)
-        self._check_pixels(header.format, header.width, header.height)
-
     def peak_bytes(self, upload: Buffer) -> int:
         """What `decode` takes at its peak, beside the row, as its first bytes tell. Raises Problem 413 or 422."""
         header = picture_header(upload)
@@ -114,7 +109,7 @@ class Decoder:
         header = picture_header(upload)
         self._check_pixels(header.format, header.width, header.height)
         if header.format == "JPEG":
-            self._check_scans(jpeg_scans(upload), header.width * header.height)
+            self._check_scans(upload, header.width * header.height)
         try:
             with Image.open(io.BytesIO(upload), formats=[header.format]) as picture:
                 if picture.width * picture.height > header.width * header.height:
@@ -132,9 +127,10 @@ class Decoder:
         if width * height > self.max_pixels:
             raise too_large(f"this {kind} has {width} x {height} pixels; at most {self.max_pixels:,} are taken")
 
-    def _check_scans(self, scans: int, pixels: int) -> None:
+    def _check_scans(self, upload: Buffer, pixels: int) -> None:
         most = SCANS * self.max_pixels // max(pixels, SCAN_PIXELS)
-        if scans > most:
+        # Each has a marker of two bytes: most files are too short for so many, and need not be searched.
+        if len(upload) > 2 * most and (scans := jpeg_scans(upload)) > most:
             raise too_large(f"this JPEG has {scans:,} scans; at its size at most {most:,} are taken")
 
     def _pixels(self, picture: ImageFile.ImageFile) -> Array:

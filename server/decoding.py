@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol
 
 from rowserve.graphs.rows import Rows
 from rowserve.handlers.items import Picture
@@ -20,7 +20,6 @@ from rowserve.server.decode_memory import Turn
 if TYPE_CHECKING:
     from rowserve.server.pipeline import RowPipeline
 
-T = TypeVar("T")
 LARGE = 4 << 20  # bytes; hashing more than this takes the reactor a millisecond, so the pool does it
 Decoded = tuple[Rows, bytes | None, float]  # a row, its key, and the seconds that it took
 UNNAMED = b""  # in place of a key: the upload is not hashed yet
@@ -99,13 +98,8 @@ class Decoding:
 
     def _on_pool(self, call: Callable[[], Decoded | int | None], upload: Upload) -> None:
         decoding = self._pipeline.defer_to_pool(call)
-        decoding.addBoth(self._admit_others)
         decoding.addCallback(self._decoded, upload)
         decoding.addErrback(self._failed, upload)
-
-    def _admit_others(self, result: T) -> T:
-        self._memory.admit()
-        return result
 
     def settled(self, position: int) -> None:
         """A row is answered or failed: if it was one of these pictures, the next may begin."""
@@ -143,6 +137,7 @@ class Decoding:
             self._memory.give_back(size)
 
     def _decoded(self, result: Decoded | int | None, upload: Upload) -> None:
+        self._memory.admit()
         if result is None or self._stopped:
             return
         if isinstance(result, int):
@@ -160,6 +155,7 @@ class Decoding:
         self._on_pool(partial(self._decode, upload.picture, size), upload)
 
     def _failed(self, failure: Any, upload: Upload) -> None:
+        self._memory.admit()
         if self._stopped:
             return
         fault = failure.value

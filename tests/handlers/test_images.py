@@ -28,8 +28,6 @@ LABELS = Labels("scores", ["cat", "dog", 'c"w'])
 class Decoder:
     identity = b"d"
 
-    def check(self, upload: Buffer) -> None: ...
-
     def peak_bytes(self, upload: Buffer) -> int:
         return len(upload)
 

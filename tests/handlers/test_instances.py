@@ -27,8 +27,6 @@ FREE = TensorSpec("free", "int32", (None,))
 class Decoder:
     identity = b"d"
 
-    def check(self, upload: Buffer) -> None: ...
-
     def peak_bytes(self, upload: Buffer) -> int:
         return len(upload)
 

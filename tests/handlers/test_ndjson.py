@@ -33,8 +33,6 @@ SIGNATURES = {signature.name: signature for signature in (VECTOR, SCALAR, TWO, I
 class Decoder:
     identity = b"d"
 
-    def check(self, upload: Buffer) -> None: ...
-
     def peak_bytes(self, upload: Buffer) -> int:
         return len(upload)
 

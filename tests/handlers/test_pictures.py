@@ -294,7 +294,7 @@ def test_a_bomb_is_refused_by_its_header(monkeypatch: pytest.MonkeyPatch):
 
     monkeypatch.setattr(Image, "open", never)
     with pytest.raises(Problem) as caught:
-        decoder(max_pixels=pictures.MAX_PIXELS).check(bomb)
+        decoder(max_pixels=pictures.MAX_PIXELS).peak_bytes(bomb)
     assert caught.value.status == 413
     assert "9400 x 9400" in caught.value.detail
     assert refused(bomb, 413, max_pixels=pictures.MAX_PIXELS).reason == "picture_too_large"
@@ -313,9 +313,9 @@ def test_a_jpeg_of_many_scans_is_refused_before_it_is_decoded(monkeypatch: pytes
 
 def test_the_default_cap_is_fifty_megapixels():
     plain = Decoder(picture_settings(AS_IS, signature()))
-    plain.check(png(10_000, 5_000, 8, 0, 0))
+    plain.peak_bytes(png(10_000, 5_000, 8, 0, 0))
     with pytest.raises(Problem, match="10001 x 5000"):
-        plain.check(png(10_001, 5_000, 8, 0, 0))
+        plain.peak_bytes(png(10_001, 5_000, 8, 0, 0))
 
 
 def test_a_gif_frame_larger_than_its_screen_is_counted():

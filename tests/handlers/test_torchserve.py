@@ -39,8 +39,6 @@ LABELS = Labels("y", ["cat", "dog", "cat", "eel", "fox", "gnu", "hen"])
 class Decoder:
     identity = b"d"
 
-    def check(self, upload: Buffer) -> None: ...
-
     def peak_bytes(self, upload: Buffer) -> int:
         return len(upload)
 

@@ -29,8 +29,6 @@ class CostlyPicture:
     def __init__(self) -> None:
         self.begun: list[int] = []
 
-    def check(self, upload: Any) -> None: ...
-
     def peak_bytes(self, upload: Any) -> int:
         return int(bytes(upload).split()[0])
 

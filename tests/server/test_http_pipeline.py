@@ -28,8 +28,6 @@ class NumberDecoder:
     def __init__(self) -> None:
         self.decodes = 0
 
-    def check(self, upload: Any) -> None: ...
-
     def peak_bytes(self, upload: Any) -> int:
         return len(upload)
 

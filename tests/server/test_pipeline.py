@@ -31,8 +31,6 @@ class NumberPicture:
         self.identity = identity
         self.decodes = 0
 
-    def check(self, upload: Any) -> None: ...
-
     def peak_bytes(self, upload: Any) -> int:
         return len(upload)
 
