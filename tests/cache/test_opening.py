@@ -636,7 +636,7 @@ def test_whatever_goes_wrong_in_a_transaction_the_next_start_looks(folder, error
 @pytest.mark.parametrize("hidden", [False, True])
 def test_rows_that_cannot_be_read_back_are_reason_to_look_at_all_pages(folder, hidden):
     stepped = SteppedCache(folder)
-    store = stepped.cache._store
+    store = stepped.store
     real = store.view
 
     @contextmanager
