@@ -179,10 +179,10 @@ class LmdbStore:
 
     def _look(self) -> None:
         """The file only ever grows. Raises StoreDamaged where it was cut: to touch its map would end the process."""
+        known = self._bytes  # before the size is asked for: another thread may see a larger one meanwhile
         size = os.lseek(self._file, 0, os.SEEK_END)
-        if size < self._bytes:
-            file = self._folder / DATA
-            self.give_up(f"{file} was cut from {self._bytes} to {size} bytes")
+        if size < known:
+            self.give_up(f"{self._folder / DATA} was cut from {known} to {size} bytes")
             raise StoreDamaged(self.damaged)
         self._bytes = size
 

@@ -248,3 +248,21 @@ def test_lmdb_is_imported_nowhere_else():
     folder = Path(lmdb_store.__file__).parent
     importers = {path.name for path in folder.glob("*.py") if "import lmdb\n" in path.read_text()}
     assert importers == {"lmdb_store.py", "walk.py"}
+
+
+def test_a_file_that_grows_while_two_threads_look_at_its_size_was_not_cut(tmp_path, monkeypatch):
+    store = LmdbStore(tmp_path, MAP)
+    monkeypatch.setattr(lmdb_store, "LOOK_SECONDS", 0.0)
+    real = os.lseek
+
+    def seek(*arguments):
+        size = real(*arguments)
+        store._bytes = size + 4096  # another thread, whose look comes later and ends earlier
+        return size
+
+    with store.view():
+        pass
+    monkeypatch.setattr(os, "lseek", seek)
+    assert store.get_many([b"key"]) == [None]
+    assert store.damaged == ""
+    store.close()
