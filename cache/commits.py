@@ -101,8 +101,8 @@ class Commits:
         return False
 
     def _read_back(self, group: Sequence[Item]) -> None:
-        """Damage that nobody has met may hide what was written: then the next start looks at all pages. Else only a
-        process that cleared the file in this moment could have it missing. Raises StoreFailed."""
+        """Looks for some of the rows. Damage that nobody has met may hide them: where one is missing, the next start
+        looks at all pages. (So it does where another process has cleared the file meanwhile.) Raises StoreFailed."""
         keys = [item.key for item in group if item.kind is not None]
         with self._store.view() as view:
             if any(view.get(key) is None for key in keys[:: len(keys) // READ_BACK or 1]):
