@@ -16,6 +16,8 @@ from rowserve.graphs.errors import CannotLoad, GraphError, GraphFailed, RowBroke
 from rowserve.graphs.isolation import BatchResult, answer_batch
 from rowserve.graphs.loading import LoadSettings, load
 from rowserve.graphs.rows import RowLayout, Rows
+from rowserve.graphs.run_watch import RunWatch
+from rowserve.graphs.runners import FunctionGraph, SessionGraph
 from rowserve.graphs.session import GraphSession
 from rowserve.graphs.signature import Signature
 from rowserve.graphs.tolerance import Likeness, likeness
@@ -491,3 +493,23 @@ def test_every_size_that_a_batch_may_have_is_warm_before_it_is_used(model, monke
     monkeypatch.setattr(GraphSession, "run", watched)
     load(model("linear"), LoadSettings(max_rows=12)).close()
     assert set(batch_sizes(12)) <= set(ran)
+
+
+def test_each_run_of_a_loading_is_watched_and_none_afterwards(open_model, monkeypatch):
+    watch, watched = RunWatch(lambda: 1.0), []
+    for kind in (SessionGraph, FunctionGraph):
+        real = kind.call
+
+        def call(self, signature, arrays, real=real):
+            watched.append(watch._since is not None)
+            return real(self, signature, arrays)
+
+        monkeypatch.setattr(kind, "call", call)
+    with watch.here():
+        session = open_model("dense")
+    assert len(watched) > 3  # trials, tests, and every size once
+    assert all(watched)
+    watched.clear()
+    taken = session.description.signatures[NAME].inputs
+    session.run(NAME, Rows({spec.name: numbers(1, *spec.shape) for spec in taken}, 1))
+    assert watched == [False]
